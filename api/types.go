@@ -1,0 +1,387 @@
+// Package api is the wire types of gradegate's HTTP API and a client for it.
+// It uses the standard library only.
+//
+// Times are RFC 3339 in UTC. Unknown members of a response must be ignored by
+// clients; unknown members of a request are refused by the server.
+package api
+
+import "time"
+
+// Token is a credential as the API shows it. Its secret is never in it.
+type Token struct {
+	ID           string   `json:"id"`
+	Kind         string   `json:"kind"` // pat, ses, svc, legacy, inv
+	Name         string   `json:"name"`
+	UserID       string   `json:"user_id"`
+	State        string   `json:"state"`
+	Reason       string   `json:"reason,omitempty"` // of a revocation
+	Scopes       []string `json:"scopes"`
+	Competitions []string `json:"competitions"` // ["*"]: all of the owner's
+	AllowedCIDRs []string `json:"allowed_cidrs"`
+	Note         string   `json:"note,omitempty"`
+
+	CreatedAt     time.Time  `json:"created_at"`
+	CreatedBy     string     `json:"created_by"`
+	Renewal       string     `json:"renewal"` // sliding or fixed
+	ExpiresAt     *time.Time `json:"expires_at,omitempty"`
+	IdleExpiresAt *time.Time `json:"idle_expires_at,omitempty"`
+	MaxExpiresAt  *time.Time `json:"max_expires_at,omitempty"`
+	RotateBy      *time.Time `json:"rotate_by,omitempty"`
+	RevokedAt     *time.Time `json:"revoked_at,omitempty"`
+	// The nearest of the clocks, which one it is, and one sentence for people.
+	EffectiveExpiresAt *time.Time `json:"effective_expires_at,omitempty"`
+	EffectiveReason    string     `json:"effective_reason,omitempty"`
+	Ends               string     `json:"ends"`
+
+	LastUsed *LastUse `json:"last_used,omitempty"`
+	Family   Family   `json:"family"`
+	ETag     string   `json:"etag"`
+}
+
+// LastUse is the latest use of a token.
+type LastUse struct {
+	At    time.Time `json:"at"`
+	IP    string    `json:"ip,omitempty"`
+	Agent string    `json:"agent,omitempty"`
+	Count int64     `json:"count"`
+}
+
+// Family places a token among its generations.
+type Family struct {
+	ID          string     `json:"id"`
+	Generation  int        `json:"generation"`
+	Predecessor string     `json:"predecessor,omitempty"`
+	Successor   string     `json:"successor,omitempty"`
+	GraceUntil  *time.Time `json:"grace_until,omitempty"`
+}
+
+// Issued is a new credential. This answer is the only place where its secret appears.
+type Issued struct {
+	Secret      string `json:"secret"`
+	Token       Token  `json:"token"`
+	User        *User  `json:"user,omitempty"` // after redeeming an invite
+	Predecessor *Token `json:"predecessor,omitempty"`
+	// Replayed is set when the same Idempotency-Key was answered before.
+	Replayed bool `json:"replayed,omitempty"`
+}
+
+// CreateToken asks for a personal token.
+type CreateToken struct {
+	Name         string     `json:"name"`
+	Scopes       []string   `json:"scopes,omitempty"`
+	Competitions []string   `json:"competitions,omitempty"`
+	ExpiresIn    string     `json:"expires_in,omitempty"` // "90d", "12h": renewed by use
+	ExpiresAt    *time.Time `json:"expires_at,omitempty"` // an instant: not renewed
+	AllowedCIDRs []string   `json:"allowed_cidrs,omitempty"`
+	Note         string     `json:"note,omitempty"`
+	Replace      string     `json:"replace,omitempty"` // id or name of the one it takes the place of
+}
+
+// RotateToken asks for a successor.
+type RotateToken struct {
+	Grace         string `json:"grace,omitempty"` // "24h"; 0 to 7 days
+	Compromised   bool   `json:"compromised,omitempty"`
+	ReplaceUnused bool   `json:"replace_unused,omitempty"`
+}
+
+// RevokeToken says why a token ends and what becomes of its jobs.
+type RevokeToken struct {
+	Reason string `json:"reason,omitempty"` // free text, for the audit trail
+	Jobs   string `json:"jobs,omitempty"`   // keep (default), cancel-queued, cancel
+}
+
+// Revoked confirms that a token has ended.
+type Revoked struct {
+	Token    Token `json:"token"`
+	Already  bool  `json:"already,omitempty"`
+	Revision int64 `json:"revision,omitempty"`
+}
+
+// RevokeAll ends all tokens of a user.
+type RevokeAll struct {
+	Keep string `json:"keep,omitempty"` // "self" keeps the token that asks
+}
+
+// Leaks is a report of leaked tokens.
+type Leaks struct {
+	Tokens []string `json:"tokens"`
+}
+
+// LeaksAccepted answers every report alike.
+type LeaksAccepted struct {
+	Accepted int    `json:"accepted"` // lines read, whatever they were
+	Detail   string `json:"detail"`
+}
+
+// Whoami is the subject of the request.
+type Whoami struct {
+	User    *User      `json:"user"`
+	TokenID string     `json:"token_id,omitempty"`
+	Kind    string     `json:"kind"` // of the token, or "local"
+	Scopes  []string   `json:"scopes"`
+	Job     string     `json:"job,omitempty"` // for job handles
+	Until   *time.Time `json:"effective_expires_at,omitempty"`
+	By      string     `json:"effective_reason,omitempty"`
+	Mode    string     `json:"mode"` // normal, quarantined, expired-read
+	IP      string     `json:"ip,omitempty"`
+}
+
+// User is a person or a service.
+type User struct {
+	ID         string     `json:"id"`
+	Name       string     `json:"name"`
+	Email      string     `json:"email,omitempty"`
+	Kind       string     `json:"kind"`
+	Role       string     `json:"role"`
+	Status     string     `json:"status"`
+	EnrolledAt *time.Time `json:"enrolled_at,omitempty"`
+	CreatedAt  time.Time  `json:"created_at"`
+	ETag       string     `json:"etag"`
+}
+
+// CreateUser asks for a user.
+type CreateUser struct {
+	Name  string `json:"name"`
+	Role  string `json:"role,omitempty"`
+	Email string `json:"email,omitempty"`
+}
+
+// Invite asks for a one-time code; role and email matter for a new user only.
+type Invite struct {
+	Role  string `json:"role,omitempty"`
+	Email string `json:"email,omitempty"`
+}
+
+// Invited is a one-time code for a person.
+type Invited struct {
+	Code       string    `json:"code"`
+	ExpiresAt  time.Time `json:"expires_at"`
+	User       User      `json:"user"`
+	Reenrolled bool      `json:"reenrolled,omitempty"` // earlier credentials are dead
+}
+
+// Redeem turns a code into a session token.
+type Redeem struct {
+	Code string `json:"code"`
+	Name string `json:"name,omitempty"` // of the token: usually the machine
+}
+
+// Offboard says what becomes of a leaver's running jobs.
+type Offboard struct {
+	Jobs string `json:"jobs,omitempty"` // cancel-queued (default) or cancel
+}
+
+// Competition is a task with hidden truth.
+type Competition struct {
+	Name        string    `json:"name"`
+	Title       string    `json:"title"`
+	Description string    `json:"description,omitempty"`
+	Metrics     []string  `json:"metrics"` // the first ranks the leaderboard
+	Accept      []string  `json:"accept"`  // program, predictions
+	Files       []string  `json:"files"`   // public ones
+	Resources   Resources `json:"resources"`
+	Quota       QuotaRule `json:"quota"`
+	Open        bool      `json:"open"`
+	CreatedAt   time.Time `json:"created_at"`
+	ChangedAt   time.Time `json:"changed_at"`
+	ETag        string    `json:"etag"`
+}
+
+// Resources is what one job may use.
+type Resources struct {
+	GPUs      int    `json:"gpus"`
+	CPUs      int    `json:"cpus"`
+	Memory    string `json:"memory"`     // "256MiB"
+	TimeLimit string `json:"time_limit"` // "60s", "3h"
+	Output    string `json:"output"`
+	Log       string `json:"log"`
+	Processes int    `json:"processes"`
+}
+
+// QuotaRule is each user's limits in a competition; zero means none.
+type QuotaRule struct {
+	PerDay     int `json:"per_day"`
+	Concurrent int `json:"concurrent"`
+}
+
+// Quota is what the caller has used of the limits.
+type Quota struct {
+	Competition string    `json:"competition"`
+	Submissions Used      `json:"submissions"`
+	Concurrent  Used      `json:"concurrent"`
+	GPUHours    float64   `json:"gpu_hours"`
+	ResetsAt    time.Time `json:"resets_at"`
+}
+
+// Used is a count against its limit (zero: no limit).
+type Used struct {
+	Used  int `json:"used"`
+	Limit int `json:"limit"`
+}
+
+// Job is one execution of a grader on a submission.
+type Job struct {
+	ID          string             `json:"id"`
+	Competition string             `json:"competition"`
+	UserID      string             `json:"user_id"`
+	TokenID     string             `json:"token_id"`               // that submitted it
+	SubmittedBy string             `json:"submitted_by,omitempty"` // as the client claims; not verified
+	Labels      map[string]string  `json:"labels,omitempty"`
+	State       string             `json:"state"`
+	Reason      string             `json:"reason,omitempty"`
+	Detail      string             `json:"detail,omitempty"`
+	Scores      map[string]float64 `json:"scores,omitempty"`
+	Submission  Submission         `json:"submission"`
+	Resources   Resources          `json:"resources"`
+	Isolation   string             `json:"isolation,omitempty"`
+	GPUs        []string           `json:"gpus,omitempty"`
+	ExitCode    *int               `json:"exit_code,omitempty"`
+	CreatedAt   time.Time          `json:"created_at"`
+	StartedAt   *time.Time         `json:"started_at,omitempty"`
+	EndedAt     *time.Time         `json:"ended_at,omitempty"`
+	ETag        string             `json:"etag"`
+}
+
+// Submission is what was handed in.
+type Submission struct {
+	ID     string `json:"id"`
+	Kind   string `json:"kind"`
+	Name   string `json:"name,omitempty"`
+	SHA256 string `json:"sha256"`
+	Size   int64  `json:"size"`
+	Entry  string `json:"entry,omitempty"`
+}
+
+// Submitted answers a submit. The handle reads and cancels this one job until
+// seven days after its end, whatever happens to the token.
+type Submitted struct {
+	Job      Job       `json:"job"`
+	Handle   string    `json:"handle"`
+	Warnings []Warning `json:"warnings"`
+	Replayed bool      `json:"replayed,omitempty"`
+}
+
+// Warning is something to know that is no error.
+type Warning struct {
+	Code   string `json:"code"`
+	Detail string `json:"detail"`
+}
+
+// CancelJob is the answer to a cancel.
+type CancelJob struct {
+	Job     Job    `json:"job"`
+	Already string `json:"already,omitempty"` // the state it had reached before
+}
+
+// Result is the grade of a job.
+type Result struct {
+	Job    string             `json:"job"`
+	State  string             `json:"state"`
+	Scores map[string]float64 `json:"scores"`
+	Rows   int                `json:"rows,omitempty"`
+}
+
+// Leaderboard is the best of each user.
+type Leaderboard struct {
+	Competition string           `json:"competition"`
+	Metric      string           `json:"metric"`
+	Rows        []LeaderboardRow `json:"rows"`
+}
+
+// LeaderboardRow is one user's best job.
+type LeaderboardRow struct {
+	Rank        int                `json:"rank"`
+	User        string             `json:"user"`
+	Value       float64            `json:"value"`
+	Scores      map[string]float64 `json:"scores"`
+	Job         string             `json:"job"`
+	Submissions int                `json:"submissions"`
+	At          time.Time          `json:"at"`
+}
+
+// Page is one page of a list. NextCursor is empty on the last one.
+type Page[T any] struct {
+	Items      []T    `json:"items"`
+	NextCursor string `json:"next_cursor,omitempty"`
+}
+
+// Verify asks for a decision about a token (scope tokens:verify).
+type Verify struct {
+	Token       string `json:"token"`
+	Action      string `json:"action,omitempty"`
+	Competition string `json:"competition,omitempty"`
+	IP          string `json:"ip,omitempty"`
+}
+
+// Decision is the answer to Verify.
+type Decision struct {
+	Active             bool       `json:"active"`
+	Decision           string     `json:"decision"` // allow or deny
+	Reason             string     `json:"reason"`   // ok, or the code of the refusal
+	Mode               string     `json:"mode"`
+	TokenID            string     `json:"token_id,omitempty"`
+	Kind               string     `json:"kind,omitempty"`
+	UserID             string     `json:"user_id,omitempty"`
+	Username           string     `json:"username,omitempty"`
+	Scope              string     `json:"scope,omitempty"`
+	Competitions       []string   `json:"competitions,omitempty"`
+	EffectiveExpiresAt *time.Time `json:"effective_expires_at,omitempty"`
+	EffectiveReason    string     `json:"effective_reason,omitempty"`
+	RequestID          string     `json:"request_id"`
+}
+
+// Health is what /healthz says.
+type Health struct {
+	Status string           `json:"status"` // ok or degraded
+	Checks map[string]Check `json:"checks"`
+}
+
+// Check is the state of one part.
+type Check struct {
+	Status string    `json:"status"`
+	Detail string    `json:"detail,omitempty"`
+	Since  time.Time `json:"since,omitzero"`
+}
+
+// Version is what /version says.
+type Version struct {
+	Version string `json:"version"`
+	Go      string `json:"go"`
+}
+
+// Problem is a refusal in the form of RFC 9457.
+type Problem struct {
+	Type      string `json:"type"`
+	Title     string `json:"title"`
+	Status    int    `json:"status"`
+	Detail    string `json:"detail"`
+	Code      string `json:"code"`
+	Fix       string `json:"fix,omitempty"`
+	RequestID string `json:"request_id"`
+	// Further members: required, granted, missing, existing, choices, successor …
+	More map[string]any `json:"-"`
+}
+
+// AuditEvent is one line of the trail.
+type AuditEvent struct {
+	ID      string            `json:"id"`
+	At      time.Time         `json:"at"`
+	Stream  string            `json:"stream"` // use or act
+	Action  string            `json:"action"`
+	Outcome string            `json:"outcome"`
+	Actor   string            `json:"actor,omitempty"`
+	Token   string            `json:"token,omitempty"`
+	Kind    string            `json:"kind,omitempty"`
+	Target  string            `json:"target,omitempty"`
+	Owner   string            `json:"owner,omitempty"`
+	Reason  string            `json:"reason,omitempty"`
+	Mode    string            `json:"mode,omitempty"`
+	Addr    string            `json:"addr,omitempty"`
+	Agent   string            `json:"agent,omitempty"`
+	Route   string            `json:"route,omitempty"`
+	Request string            `json:"request,omitempty"`
+	Status  int               `json:"status,omitempty"`
+	Count   int64             `json:"count,omitempty"`
+	Seq     int64             `json:"seq,omitempty"`
+	Detail  map[string]string `json:"detail,omitempty"`
+}

@@ -1,0 +1,213 @@
+package authn
+
+import (
+	"net/netip"
+	"time"
+
+	"gradegate/internal/clock"
+	"gradegate/internal/fault"
+	"gradegate/internal/policy"
+	"gradegate/internal/principal"
+	"gradegate/internal/token"
+)
+
+// Ref points at what authenticated a request, for Used and Admit.
+type Ref struct {
+	entry *entry
+	owner *owner
+}
+
+// The refusals. Unknown is the one answer to everybody who does not hold the
+// right secret; the others are told to its holder only. They are made once, so
+// that refusing allocates nothing.
+var (
+	ErrUnknown = refusal("token_unknown", "The token is not valid.",
+		"Sign in again (gradegate login) or create a token: gradegate token create")
+	ErrStale = fault.New(fault.Unavailable, "stale", "This node has lost touch with the database and cannot tell whether the token is still good.").
+			WithFix("Try again in a few seconds; if it lasts, tell the operator.").WithRetry(2 * time.Second)
+	ErrAddress = fault.New(fault.Denied, "ip_denied", "The token may not be used from this address.").
+			WithFix("Use it from an allowed network, or ask for another token.")
+
+	byState = map[token.State]*fault.Error{
+		token.StateExpired:       refusal("token_expired", "The token has expired.", "Create another one: gradegate token create"),
+		token.StateIdleExpired:   refusal("token_idle_expired", "The token ended because it was not used for too long.", "Sign in again: gradegate login"),
+		token.StateRotated:       refusal("token_rotated", "The token was rotated and its grace period is over.", "Use its successor; if you do not have it, somebody else rotated it: gradegate leak report"),
+		token.StateRevoked:       refusal("token_revoked", "The token was revoked.", "Create another one: gradegate token create"),
+		token.StateSuspended:     refusal("token_suspended", "The token is suspended.", "Its owner or an administrator can resume it: gradegate token resume NAME"),
+		token.StateUnproven:      refusal("token_unproven", "After a restore nobody can prove that this token is still good.", "Sign in again, or ask an administrator for an invite."),
+		token.StateOwnerInactive: refusal("owner_inactive", "The token's owner is not active.", "Ask an administrator."),
+	}
+)
+
+func refusal(code, detail, fix string) *fault.Error {
+	return fault.New(fault.Unauthenticated, code, detail).WithFix(fix)
+}
+
+// Authenticate finds the subject behind a presented secret at this moment.
+// Its errors are faults: ErrUnknown unless the secret is the right one; the
+// reason if it is right and no longer active; Unavailable if this process
+// cannot know. It makes no call outside the process.
+func (t *Table) Authenticate(p token.Presented, addr netip.Addr) (policy.Subject, Ref, error) {
+	now := t.now()
+	if p.Kind == token.JobKind || p.Kind == token.Run {
+		return t.authenticateHandle(p, addr, now)
+	}
+	var s policy.Subject
+	if t.maxStaleness > 0 && now.Sub(clock.Micro(t.fresh.Load())) > t.maxStaleness {
+		return s, Ref{}, ErrStale
+	}
+	e, known := t.tokens.get(p.Public)
+	record := &nobody
+	if known {
+		if r := e.record.Load(); r != nil {
+			record = r
+		}
+	}
+	// An unknown id is compared with a digest that nothing has, so that both
+	// refusals take the same steps.
+	if !record.Digest.Equal(p.Digest) || record.Kind != p.Kind || record == &nobody {
+		return s, Ref{}, ErrUnknown
+	}
+	owner := e.owner.record.Load()
+	if owner == nil {
+		return s, Ref{}, ErrUnknown // a token without an owner: doubt tightens
+	}
+	s.Token, s.Kind = record.ID, record.Kind
+	last := clock.Micro(e.last.Load())
+	state := record.State(owner.Status, owner.Epochs, last, now)
+	switch state {
+	case token.StateActive:
+	case token.StateQuarantined:
+		s.Mode = "quarantined"
+	default:
+		return s, Ref{}, byState[state]
+	}
+	if !authenticates(record.Kind) {
+		return s, Ref{}, ErrUnknown // an invite or a refresh token is not for requests
+	}
+	if len(record.CIDRs) > 0 && !within(record.CIDRs, addr) {
+		return s, Ref{}, ErrAddress
+	}
+	s.Principal = *owner
+	s.Scopes, s.Competitions, s.Addr = record.Scopes, record.Competitions, addr
+	s.Until, s.By = record.Nearest(last)
+	return s, Ref{entry: e, owner: e.owner}, nil
+}
+
+// nobody has a digest that no secret has: SHA-256 of nothing we issue.
+var nobody token.Token
+
+func authenticates(k token.Kind) bool {
+	return k == token.Personal || k == token.Session || k == token.Service || k == token.Legacy
+}
+
+// within reports whether addr lies in one of the prefixes; both are unmapped
+// and without zone, so that one address has one form.
+func within(list []netip.Prefix, addr netip.Addr) bool {
+	addr = addr.Unmap().WithZone("")
+	for _, p := range list {
+		if p.Contains(addr) {
+			return true
+		}
+	}
+	return false
+}
+
+func (t *Table) authenticateHandle(p token.Presented, addr netip.Addr, now time.Time) (policy.Subject, Ref, error) {
+	var s policy.Subject
+	e, known := t.handles.get(p.Public)
+	record := &noHandle
+	if known {
+		record = e.record.Load()
+	}
+	if !record.Digest.Equal(p.Digest) || record.Kind != p.Kind || record == &noHandle {
+		return s, Ref{}, ErrUnknown
+	}
+	owner := e.owner.record.Load()
+	if owner == nil {
+		return s, Ref{}, ErrUnknown
+	}
+	s.Kind, s.Job = record.Kind, record.Job
+	switch {
+	case owner.Epochs.Person > record.Person, t.endsHandles(record.Via):
+		return s, Ref{}, byState[token.StateRevoked]
+	case owner.Status != principal.Active:
+		return s, Ref{}, byState[token.StateOwnerInactive]
+	case !record.Until.IsZero() && !now.Before(record.Until):
+		return s, Ref{}, byState[token.StateExpired]
+	}
+	s.Principal, s.Addr, s.Until, s.By = *owner, addr, record.Until, token.ClockExpires
+	return s, Ref{owner: e.owner}, nil
+}
+
+var noHandle Handle
+
+// endsHandles reports whether the token that submitted a job was reported
+// leaked or compromised.
+func (t *Table) endsHandles(via token.ID) bool {
+	e, ok := t.tokens.get(publicOf(via))
+	if !ok {
+		return false // archived: it ended long ago, and in another way
+	}
+	r := e.record.Load()
+	return r != nil && r.Standing == token.Revoked && r.Reason.EndsHandles()
+}
+
+// Admit begins the admission of a job: it checks once more that the subject is
+// active and holds its owner's gate until release is called. A revocation is
+// acknowledged only after every admission that began before it has been
+// released, so nothing is admitted after an acknowledgement.
+func (t *Table) Admit(s *policy.Subject) (release func(), err error) {
+	o := t.owner(s.Principal.ID)
+	o.gate.RLock()
+	if err := t.stillActive(s, o); err != nil {
+		o.gate.RUnlock()
+		return nil, err
+	}
+	return o.gate.RUnlock, nil
+}
+
+func (t *Table) stillActive(s *policy.Subject, o *owner) error {
+	e, ok := t.tokens.get(publicOf(s.Token))
+	owner := o.record.Load()
+	if !ok || owner == nil {
+		return ErrUnknown
+	}
+	state := e.record.Load().State(owner.Status, owner.Epochs, clock.Micro(e.last.Load()), t.now())
+	if state == token.StateActive {
+		return nil
+	}
+	if refusal := byState[state]; refusal != nil {
+		return refusal
+	}
+	return fault.New(fault.Denied, "denied", "The token is %s.", state)
+}
+
+// Drain waits until every admission of the owner that began before this call
+// has been released.
+func (t *Table) Drain(id principal.ID) {
+	o := t.owner(id)
+	o.gate.Lock()
+	o.gate.Unlock() //nolint:staticcheck // an empty critical section is the point: it waits
+}
+
+// JobWish is what is to happen to a job of this owner that was submitted with
+// this token under this person epoch, judged by the facts of this moment.
+func (t *Table) JobWish(id principal.ID, via token.ID, person int64) token.Wish {
+	wish := token.Keep
+	if owner := t.owner(id).record.Load(); owner != nil {
+		gone := owner.Status != principal.Active || owner.Epochs.Person > person
+		if gone {
+			wish = token.CancelQueued
+		}
+		if gone && owner.CancelJobs {
+			wish = token.CancelAll
+		}
+	}
+	if e, ok := t.tokens.get(publicOf(via)); ok {
+		if r := e.record.Load(); r != nil && r.Standing == token.Revoked {
+			wish = wish.Stricter(r.Jobs)
+		}
+	}
+	return wish
+}

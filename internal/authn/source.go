@@ -1,0 +1,35 @@
+package authn
+
+import (
+	"time"
+
+	"gradegate/internal/principal"
+	"gradegate/internal/token"
+)
+
+// Change is one committed decision as followers see it: the records after it.
+// Records are applied if their version is newer than what is known, so that
+// applying twice, or out of order, does no harm.
+type Change struct {
+	Revision   int64
+	Principals []principal.Principal
+	Tokens     []token.Token
+}
+
+// Handle is the secret of one job, as the table needs it: the job handle, or
+// what the running program holds.
+type Handle struct {
+	token.Handle
+	Kind   token.Kind // JobKind or Run
+	Job    string
+	Owner  principal.ID
+	Via    token.ID
+	Person int64     // the owner's person epoch at submit
+	Until  time.Time // zero: the job has not ended
+}
+
+// LastUse is a use of a token that is not yet in the store.
+type LastUse struct {
+	Token token.ID
+	token.Use
+}

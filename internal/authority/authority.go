@@ -1,0 +1,212 @@
+// Package authority decides about credentials: it issues, rotates, revokes and
+// suspends them, enrols people, and cuts a leaver or a leaked token off.
+//
+// Every method takes the subject that asks, asks policy, and makes one decision
+// in the store together with its audit events. Nobody, an administrator
+// included, can mint or see somebody else's secret: others are invited, and an
+// invite to somebody who held a credential cuts the old ones off.
+package authority
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"time"
+
+	"gradegate/internal/audit"
+	"gradegate/internal/clock"
+	"gradegate/internal/fault"
+	"gradegate/internal/keys"
+	"gradegate/internal/policy"
+	"gradegate/internal/principal"
+	"gradegate/internal/token"
+)
+
+// Table is what the authority needs of the table in memory.
+type Table interface {
+	LastUse(token.ID) token.Use
+	// Holder finds the token of a secret, whatever its state.
+	Holder(token.Presented) (token.ID, bool)
+	// Drain waits until the admissions that began before have ended.
+	Drain(principal.ID)
+}
+
+// Authority issues and ends credentials. It is safe for concurrent use.
+type Authority struct {
+	store Store
+	table Table
+	keys  *keys.Ring
+	now   clock.Func
+	rules Rules
+}
+
+// Rules are the platform's own policy. The zero value of a member means the
+// built-in default of package token.
+type Rules struct {
+	MaxPersonal int           // personal tokens per user that count; default 1
+	MaxLifetime time.Duration // of a family
+	Lifetime    time.Duration // default of a personal token
+}
+
+// New makes an authority over its store and the table that follows it.
+func New(s Store, t Table, k *keys.Ring, now clock.Func, r Rules) *Authority {
+	if r.MaxPersonal == 0 {
+		r.MaxPersonal = 1
+	}
+	if r.MaxLifetime == 0 {
+		r.MaxLifetime = token.DefaultMaxLifetime
+	}
+	if r.Lifetime == 0 {
+		r.Lifetime = token.DefaultLifetime
+	}
+	return &Authority{store: s, table: t, keys: k, now: now, rules: r}
+}
+
+// Issued is a new credential. Its secret is here and nowhere else.
+type Issued struct {
+	Secret      token.Secret
+	Token       token.Token
+	Predecessor *token.Token // after a rotation
+	// Replayed is set when the same answer was given before under the same
+	// Idempotency-Key.
+	Replayed bool
+}
+
+// Idem is what makes a request repeatable: the key its client chose, what it
+// presented, and what it asked for. Without a key nothing is remembered.
+type Idem struct {
+	Key       string
+	Presented token.Secret
+}
+
+// replyLife is how long a lost answer can be asked for again (R2.1).
+const replyLife = 10 * time.Minute
+
+// newID makes a sortable id with the prefix: the time in microseconds, then 80
+// random bits, all in a base-32 alphabet whose order is that of its bytes.
+func newID(prefix string, now time.Time) string { return prefix + SortableID(now) }
+
+// SortableID is the part of an id behind its prefix: 26 characters that sort
+// by time and cannot be guessed.
+func SortableID(now time.Time) string {
+	const alphabet = "0123456789abcdefghjkmnpqrstvwxyz"
+	var out [26]byte
+	us := uint64(now.UnixMicro())
+	for i := 10; i >= 0; i-- {
+		out[i] = alphabet[us&31]
+		us >>= 5
+	}
+	var random [15]byte
+	_, _ = rand.Read(random[:]) // never fails: the runtime stops the process instead
+	for i, b := range random {
+		out[11+i] = alphabet[b&31]
+	}
+	return string(out[:])
+}
+
+// event begins the record of what the subject does.
+func (a *Authority) event(s *policy.Subject, action audit.Action, now time.Time) audit.Event {
+	e := audit.Event{
+		ID: newID("evt_", now), At: now, Action: action, Outcome: audit.Done,
+		Actor: s.Actor(), Token: string(s.Token), Request: s.Request, Agent: s.Agent,
+	}
+	if s.Kind != 0 {
+		e.Kind = s.Kind.String()
+	}
+	if s.Addr.IsValid() {
+		e.Addr = s.Addr.String()
+	}
+	return e
+}
+
+// replay answers a repeated request, if it is one: the same key with the same
+// request opens the same secret again.
+func (a *Authority) replay(ctx context.Context, key *ReplyKey, request [32]byte, idem Idem) (*Issued, error) {
+	if key == nil {
+		return nil, nil
+	}
+	r, err := a.store.Reply(ctx, *key, a.now())
+	if fault.KindOf(err) == fault.NotFound && err != nil {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if r.Request != request {
+		return nil, errKeyReused
+	}
+	text, err := a.keys.Open(r.Sealed, idem.Key, idem.Presented.Reveal())
+	if err != nil {
+		return nil, errKeyReused.Caused(err)
+	}
+	secret, err := token.ReadSecret(string(text))
+	if err != nil {
+		return nil, err
+	}
+	issued := &Issued{Secret: secret, Replayed: true}
+	if issued.Token, err = a.store.Token(ctx, token.ID(r.Ref)); err != nil {
+		return nil, err
+	}
+	if issued.Token.Predecessor != "" {
+		if old, err := a.store.Token(ctx, issued.Token.Predecessor); err == nil {
+			issued.Predecessor = &old
+		}
+	}
+	return issued, nil
+}
+
+var errKeyReused = fault.New(fault.Mismatched, "idempotency_key_reused",
+	"This Idempotency-Key was used for another request.").WithFix("Use a fresh key for each request.")
+
+// reply seals what a request is answered, to be stored with the decision.
+func (a *Authority) reply(key *ReplyKey, request [32]byte, idem Idem, made Issued, now time.Time) *Reply {
+	if key == nil {
+		return nil
+	}
+	return &Reply{
+		Key: *key, Request: request, Ref: string(made.Token.ID), Until: now.Add(replyLife),
+		Sealed: a.keys.Seal([]byte(made.Secret.Reveal()), idem.Key, idem.Presented.Reveal()),
+	}
+}
+
+// replyKey binds an Idempotency-Key to the secret that was presented with it:
+// two people who choose the same key never meet.
+func replyKey(idem Idem) *ReplyKey {
+	if idem.Key == "" || idem.Presented.IsZero() {
+		return nil
+	}
+	d := idem.Presented.Presented().Digest
+	key := ReplyKey(sha256.Sum256(append(d[:], idem.Key...)))
+	return &key
+}
+
+// requestDigest is what two requests under one key must agree in.
+func requestDigest(what string, request any) [32]byte {
+	text, err := json.Marshal(request)
+	if err != nil {
+		text = []byte(err.Error()) // our own plain structs always encode
+	}
+	return sha256.Sum256(append([]byte(what+"\n"), text...))
+}
+
+// retry runs a decision again when a version moved between reading and
+// writing; after a few rounds the conflict is the answer.
+func retry[T any](do func() (T, error)) (T, error) {
+	for round := 0; ; round++ {
+		v, err := do()
+		if err == nil || round == 4 || !errors.Is(err, ErrMoved) {
+			return v, err
+		}
+	}
+}
+
+// ErrMoved is what a store says when a version no longer stands.
+var ErrMoved = fault.New(fault.Conflict, "version_moved", "It was changed by somebody else meanwhile.").
+	WithFix("Look at it again and repeat the command.")
+
+// ErrReplyExists is what a store says when the same Idempotency-Key was just
+// answered by another request.
+var ErrReplyExists = fault.New(fault.Conflict, "reply_exists", "The same request is being answered already.").
+	WithFix("Repeat the request with the same Idempotency-Key.")

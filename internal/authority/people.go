@@ -1,0 +1,361 @@
+package authority
+
+import (
+	"context"
+	"errors"
+	"net/mail"
+	"strconv"
+	"strings"
+	"time"
+
+	"gradegate/internal/audit"
+	"gradegate/internal/fault"
+	"gradegate/internal/policy"
+	"gradegate/internal/principal"
+	"gradegate/internal/token"
+)
+
+// NewUser asks for a principal.
+type NewUser struct {
+	Name  string
+	Role  principal.Role
+	Email string
+}
+
+// CreateUser makes a principal that holds no credential yet: invite it.
+func (a *Authority) CreateUser(ctx context.Context, s *policy.Subject, u NewUser) (principal.Principal, error) {
+	if err := policy.Decide(s, policy.UserManage, policy.Resource{}); err != nil {
+		return principal.Principal{}, err
+	}
+	p, e, err := a.draftUser(s, u)
+	if err != nil {
+		return principal.Principal{}, err
+	}
+	_, err = a.store.Commit(ctx, Decision{Principals: []PrincipalChange{{New: p}}}, e)
+	return p, err
+}
+
+func (a *Authority) draftUser(s *policy.Subject, u NewUser) (principal.Principal, audit.Event, error) {
+	name, err := principal.CanonicalName(u.Name)
+	if err != nil {
+		return principal.Principal{}, audit.Event{}, err
+	}
+	if u.Email != "" {
+		m, err := mail.ParseAddress(u.Email)
+		if err != nil || m.Name != "" || strings.ContainsAny(u.Email, "\r\n") {
+			return principal.Principal{}, audit.Event{}, fault.New(fault.Invalid, "email_invalid", "That is no e-mail address.").
+				WithFix("Give it as name@example.org")
+		}
+	}
+	now := a.now()
+	p := principal.Principal{
+		ID: principal.ID(newID("usr_", now)), Version: 1, Name: name, Email: u.Email,
+		Kind: principal.Human, Role: u.Role, Status: principal.Active, CreatedAt: now, ChangedAt: now,
+	}
+	if p.Role == "" {
+		p.Role = principal.User
+	}
+	e := a.event(s, audit.UserCreate, now)
+	e.Target, e.Owner = string(p.ID), string(p.ID)
+	e.Detail = map[string]string{"name": p.Name, "role": string(p.Role)}
+	return p, e, nil
+}
+
+// Invited is a one-time code for a person. Whoever redeems it is that person.
+type Invited struct {
+	Code      token.Secret
+	Token     token.Token
+	Principal principal.Principal
+	// Reenrolled is set when the person held credentials before: they are dead now.
+	Reenrolled bool
+}
+
+// Invite makes a one-time code for a user, who is created if there is none of
+// that name (u.Role and u.Email are for that case). For somebody who ever held
+// a credential this is a re-enrolment: everything issued before is dead.
+func (a *Authority) Invite(ctx context.Context, s *policy.Subject, u NewUser) (Invited, error) {
+	if err := policy.Decide(s, policy.UserManage, policy.Resource{}); err != nil {
+		return Invited{}, err
+	}
+	return retry(func() (Invited, error) {
+		out, err := a.inviteOnce(ctx, s, u)
+		if fault.CodeOf(err) == "name_taken" && err != nil {
+			return out, ErrMoved // somebody made the same user meanwhile: invite that one
+		}
+		return out, err
+	})
+}
+
+func (a *Authority) inviteOnce(ctx context.Context, s *policy.Subject, u NewUser) (Invited, error) {
+	now := a.now()
+	var d Decision
+	var events []audit.Event
+	var out Invited
+	known, err := a.lookUp(ctx, u.Name)
+	switch {
+	case err != nil && fault.KindOf(err) == fault.NotFound:
+		p, e, err := a.draftUser(s, u)
+		if err != nil {
+			return out, err
+		}
+		out.Principal = p
+		d.Principals, events = []PrincipalChange{{New: p}}, append(events, e)
+	case err != nil:
+		return out, err
+	default:
+		if u.Role != "" && u.Role != known.Role {
+			return out, fault.New(fault.Conflict, "role_differs", "%s exists with the role %s; an invite does not change it.", known.Name, known.Role).
+				WithFix("Leave --role out.")
+		}
+		out.Principal = known
+		if !known.Enrolled.IsZero() || known.Status != principal.Active {
+			out.Principal, out.Reenrolled = known.Reenrol(now), !known.Enrolled.IsZero()
+			e := a.event(s, audit.UserReenrol, now)
+			e.Target, e.Owner = string(known.ID), string(known.ID)
+			d.Principals, events = []PrincipalChange{{Old: &known, New: out.Principal}}, append(events, e)
+		}
+		if d.Tokens, err = a.endInvites(ctx, known.ID); err != nil {
+			return out, err
+		}
+	}
+	out.Code = token.NewSecret(token.Invite)
+	p := out.Code.Presented()
+	out.Token = token.Token{
+		ID: p.Public.ID(), Version: 1, Kind: token.Invite, Digest: p.Digest, Name: "invite",
+		Owner: out.Principal.ID, Epochs: out.Principal.Epochs, Standing: token.Standard,
+		Family: token.Family(newID("fam_", now)), Generation: 1, IssuedAt: now, IssuedBy: s.Actor(), BornAt: now,
+		Renewal: token.Fixed, Lifetime: token.InviteLifetime, FixedEnd: now.Add(token.InviteLifetime),
+	}
+	d.Tokens = append(d.Tokens, TokenChange{New: out.Token})
+	e := a.event(s, audit.InviteIssue, now)
+	e.Target, e.Owner = string(out.Token.ID), string(out.Principal.ID)
+	_, err = a.store.Commit(ctx, d, append(events, e)...)
+	return out, err
+}
+
+// endInvites ends the invites that were not redeemed: the newest one counts.
+func (a *Authority) endInvites(ctx context.Context, owner principal.ID) ([]TokenChange, error) {
+	own, err := a.store.TokensOf(ctx, owner)
+	if err != nil {
+		return nil, err
+	}
+	var out []TokenChange
+	for _, t := range own {
+		if t.Kind == token.Invite && t.Standing != token.Revoked {
+			ended, _ := t.Revoke(token.Superseded, token.Keep, a.now())
+			out = append(out, TokenChange{Old: &t, New: ended})
+		}
+	}
+	return out, nil
+}
+
+// Redeem turns a one-time code into a session token for the person it was made
+// for. A code works once; the same Idempotency-Key gives the same answer again
+// for ten minutes, so that a lost answer locks nobody out.
+func (a *Authority) Redeem(ctx context.Context, s *policy.Subject, code token.Secret, name, key string) (Issued, principal.Principal, error) {
+	idem := Idem{Key: key, Presented: code}
+	rk, request := replyKey(idem), requestDigest("invite.redeem", name)
+	var who principal.Principal
+	made, err := retry(func() (Issued, error) {
+		if old, err := a.replay(ctx, rk, request, idem); err != nil || old != nil {
+			if err == nil {
+				who, err = a.store.Principal(ctx, old.Token.Owner)
+			}
+			return deref(old), err
+		}
+		made, p, err := a.redeemOnce(ctx, s, code, name, idem, rk, request)
+		who = p
+		if errors.Is(err, ErrReplyExists) {
+			return made, ErrMoved
+		}
+		return made, err
+	})
+	return made, who, err
+}
+
+var errInvite = fault.New(fault.Unauthenticated, "invite_invalid", "The invite code is not valid: it was used, replaced or has lapsed, or it was mistyped.").
+	WithFix("Ask an administrator for another one: gradegate user invite NAME")
+
+func (a *Authority) redeemOnce(ctx context.Context, s *policy.Subject, code token.Secret, name string, idem Idem, rk *ReplyKey, request [32]byte) (Issued, principal.Principal, error) {
+	var none principal.Principal
+	shown := code.Presented()
+	id, ok := a.table.Holder(shown)
+	if !ok || shown.Kind != token.Invite {
+		return Issued{}, none, errInvite
+	}
+	invite, err := a.store.Token(ctx, id)
+	if err != nil {
+		return Issued{}, none, err
+	}
+	p, err := a.store.Principal(ctx, invite.Owner)
+	if err != nil {
+		return Issued{}, none, err
+	}
+	now := a.now()
+	if invite.State(p.Status, p.Epochs, invite.IssuedAt, now) != token.StateActive {
+		return Issued{}, none, errInvite
+	}
+	if name == "" {
+		name = "session"
+	}
+	if name, err = tokenName(name); err != nil {
+		return Issued{}, none, err
+	}
+	used, _ := invite.Revoke(token.Redeemed, token.Keep, now)
+	made := a.session(p, name, now)
+	d := Decision{Tokens: []TokenChange{{Old: &invite, New: used}, {New: made.Token}}, Reply: a.reply(rk, request, idem, made, now)}
+	e := a.event(s, audit.InviteRedeem, now)
+	e.Actor, e.Token, e.Target, e.Owner = string(p.ID), string(invite.ID), string(made.Token.ID), string(p.ID)
+	e.Detail = map[string]string{"name": name}
+	events := []audit.Event{e}
+	if p.Enrolled.IsZero() {
+		enrolled := p.Enrol(now)
+		d.Principals = []PrincipalChange{{Old: &p, New: enrolled}}
+		first := a.event(s, audit.UserEnrol, now)
+		first.Actor, first.Target, first.Owner = string(p.ID), string(p.ID), string(p.ID)
+		events, p = append(events, first), enrolled
+	}
+	_, err = a.store.Commit(ctx, d, events...)
+	if errors.Is(err, ErrMoved) {
+		return Issued{}, none, ErrMoved
+	}
+	return made, p, err
+}
+
+// session is a new session token of the person, for one machine.
+func (a *Authority) session(p principal.Principal, name string, now time.Time) Issued {
+	secret := token.NewSecret(token.Session)
+	shown := secret.Presented()
+	return Issued{Secret: secret, Token: token.Token{
+		ID: shown.Public.ID(), Version: 1, Kind: token.Session, Digest: shown.Digest, Name: name,
+		Owner: p.ID, Epochs: p.Epochs, Scopes: policy.RoleScopes(p.Role), Standing: token.Standard,
+		Family: token.Family(newID("fam_", now)), Generation: 1, IssuedAt: now, IssuedBy: string(p.ID), BornAt: now,
+		Renewal: token.Fixed, Lifetime: token.SessionLifetime, FixedEnd: now.Add(token.SessionLifetime), MaxLifetime: token.SessionMax,
+	}}
+}
+
+// User finds a principal by id or name.
+func (a *Authority) User(ctx context.Context, s *policy.Subject, idOrName string) (principal.Principal, error) {
+	if err := policy.Decide(s, policy.UserRead, policy.Resource{}); err != nil {
+		return principal.Principal{}, err
+	}
+	return a.lookUp(ctx, idOrName)
+}
+
+// Users lists principals by id, after the given one.
+func (a *Authority) Users(ctx context.Context, s *policy.Subject, after principal.ID, limit int) ([]principal.Principal, error) {
+	if err := policy.Decide(s, policy.UserRead, policy.Resource{}); err != nil {
+		return nil, err
+	}
+	return a.store.Principals(ctx, after, limit)
+}
+
+func (a *Authority) lookUp(ctx context.Context, idOrName string) (principal.Principal, error) {
+	var p principal.Principal
+	var err error
+	if strings.HasPrefix(idOrName, "usr_") {
+		p, err = a.store.Principal(ctx, principal.ID(idOrName))
+	} else {
+		name, bad := principal.CanonicalName(idOrName)
+		if bad != nil {
+			return p, bad
+		}
+		p, err = a.store.PrincipalByName(ctx, name)
+	}
+	if err != nil && fault.KindOf(err) == fault.NotFound {
+		return p, fault.New(fault.NotFound, "user_not_found", "There is no such user.").WithFix("gradegate user list")
+	}
+	return p, err
+}
+
+// Offboard ends everything of a leaver at once: every token, session and job
+// handle, for ever. Queued jobs never start; running ones are stopped if
+// cancelJobs says so.
+func (a *Authority) Offboard(ctx context.Context, s *policy.Subject, idOrName string, cancelJobs bool) (principal.Principal, error) {
+	return a.person(ctx, s, idOrName, audit.UserOffboard, func(p principal.Principal) (principal.Principal, bool, error) {
+		out, changed := p.Offboard(cancelJobs, a.now())
+		return out, changed, nil
+	})
+}
+
+// SuspendUser stops everything of a person until it is resumed.
+func (a *Authority) SuspendUser(ctx context.Context, s *policy.Subject, idOrName string) (principal.Principal, error) {
+	return a.person(ctx, s, idOrName, audit.UserSuspend, func(p principal.Principal) (principal.Principal, bool, error) {
+		out, err := p.Suspend(a.now())
+		return out, p.Status != principal.Suspended, err
+	})
+}
+
+// ResumeUser lets a suspended person go on with the credentials they have.
+func (a *Authority) ResumeUser(ctx context.Context, s *policy.Subject, idOrName string) (principal.Principal, error) {
+	return a.person(ctx, s, idOrName, audit.UserResume, func(p principal.Principal) (principal.Principal, bool, error) {
+		out, err := p.Resume(a.now())
+		return out, p.Status != principal.Active, err
+	})
+}
+
+func (a *Authority) person(ctx context.Context, s *policy.Subject, idOrName string, action audit.Action,
+	to func(principal.Principal) (principal.Principal, bool, error),
+) (principal.Principal, error) {
+	if err := policy.Decide(s, policy.UserManage, policy.Resource{}); err != nil {
+		return principal.Principal{}, err
+	}
+	return retry(func() (principal.Principal, error) {
+		p, err := a.lookUp(ctx, idOrName)
+		if err != nil {
+			return p, err
+		}
+		out, changed, err := to(p)
+		if err != nil || !changed {
+			return p, err
+		}
+		e := a.event(s, action, a.now())
+		e.Target, e.Owner = string(p.ID), string(p.ID)
+		if action == audit.UserOffboard {
+			e.Detail = map[string]string{"cancel_jobs": strconv.FormatBool(out.CancelJobs)}
+		}
+		if _, err := a.store.Commit(ctx, Decision{Principals: []PrincipalChange{{Old: &p, New: out}}}, e); err != nil {
+			return p, err
+		}
+		a.table.Drain(p.ID)
+		return out, nil
+	})
+}
+
+// RevokeAll ends all tokens of a user in one write. With keep, the token that
+// asks is stamped with the new epoch and lives on; that is for one's own only.
+func (a *Authority) RevokeAll(ctx context.Context, s *policy.Subject, idOrName string, keep bool) (principal.Principal, error) {
+	own := idOrName == "" || idOrName == string(s.Principal.ID) || idOrName == s.Principal.Name
+	if own {
+		idOrName = string(s.Principal.ID)
+		if err := policy.Decide(s, policy.TokenRevoke, policy.Resource{Owner: s.Principal.ID}); err != nil {
+			return principal.Principal{}, err
+		}
+	} else if err := policy.Decide(s, policy.UserManage, policy.Resource{}); err != nil {
+		return principal.Principal{}, err
+	}
+	return retry(func() (principal.Principal, error) {
+		p, err := a.lookUp(ctx, idOrName)
+		if err != nil {
+			return p, err
+		}
+		now := a.now()
+		out := p.RevokeAll(now)
+		d := Decision{Principals: []PrincipalChange{{Old: &p, New: out}}}
+		e := a.event(s, audit.UserRevokeAll, now)
+		e.Target, e.Owner = string(p.ID), string(p.ID)
+		if own && keep {
+			t, err := a.store.Token(ctx, s.Token)
+			if err != nil {
+				return p, err
+			}
+			d.Tokens = []TokenChange{{Old: &t, New: t.Restamp(out.Epochs)}}
+			e.Detail = map[string]string{"kept": string(t.ID)}
+		}
+		if _, err := a.store.Commit(ctx, d, e); err != nil {
+			return p, err
+		}
+		a.table.Drain(p.ID)
+		return out, nil
+	})
+}

@@ -1,0 +1,73 @@
+package authority
+
+import (
+	"context"
+	"time"
+
+	"gradegate/internal/audit"
+	"gradegate/internal/principal"
+	"gradegate/internal/token"
+)
+
+// Store is what the authority needs of the tokens database. All methods may be
+// called concurrently. Reads see every decision that was acknowledged before
+// they began. Errors are faults: NotFound for what is absent, Conflict when a
+// version has moved on or a name is taken, Unavailable for infrastructure
+// trouble.
+type Store interface {
+	Token(ctx context.Context, id token.ID) (token.Token, error)
+	TokensOf(ctx context.Context, owner principal.ID) ([]token.Token, error)
+	Principal(ctx context.Context, id principal.ID) (principal.Principal, error)
+	PrincipalByName(ctx context.Context, name string) (principal.Principal, error)
+	// Principals lists by id, after the given one (empty: from the start).
+	Principals(ctx context.Context, after principal.ID, limit int) ([]principal.Principal, error)
+	// Reply finds what was answered to an Idempotency-Key, unless it has lapsed.
+	// A missing one is NotFound.
+	Reply(ctx context.Context, key ReplyKey, now time.Time) (Reply, error)
+	// Commit makes one decision durable, whole or not at all, together with its
+	// audit events. It returns after the decision is durable in the database
+	// and the ledger AND every follower in this process has applied it. The
+	// revision rises with every decision.
+	Commit(ctx context.Context, d Decision, events ...audit.Event) (revision int64, err error)
+}
+
+// Decision is one indivisible change of the tokens database.
+type Decision struct {
+	Principals []PrincipalChange
+	Tokens     []TokenChange
+	// MaxPersonal, if above zero, refuses the decision with Conflict
+	// "token_limit" when the owner of an inserted personal token would have
+	// more than that many personal tokens that count (R3.1).
+	MaxPersonal int
+	// Reply is remembered with the decision. A reply with the same key makes
+	// the whole decision a Conflict with code "reply_exists".
+	Reply *Reply
+}
+
+// PrincipalChange inserts New if Old is nil; otherwise it replaces Old, if its
+// version still stands.
+type PrincipalChange struct {
+	Old *principal.Principal
+	New principal.Principal
+}
+
+// TokenChange inserts New if Old is nil; otherwise it replaces Old, if its
+// version still stands.
+type TokenChange struct {
+	Old *token.Token
+	New token.Token
+}
+
+// ReplyKey is SHA-256 over the subject and its Idempotency-Key.
+type ReplyKey [32]byte
+
+// Reply is what was answered once and may be answered again to the same
+// request. Its secret is sealed under a key derived from what the request
+// presented, so that the database alone cannot open it.
+type Reply struct {
+	Key     ReplyKey
+	Request [32]byte // digest of the request; another one under the same key is refused
+	Ref     string   // id of what was made
+	Sealed  []byte
+	Until   time.Time
+}

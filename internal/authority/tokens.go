@@ -1,0 +1,283 @@
+package authority
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"gradegate/internal/audit"
+	"gradegate/internal/fault"
+	"gradegate/internal/policy"
+	"gradegate/internal/principal"
+	"gradegate/internal/token"
+)
+
+// Create asks for a personal token.
+type Create struct {
+	Name         string
+	Scopes       []string
+	Competitions []string
+	Lifetime     time.Duration // zero: the default; renewal slides
+	ExpiresAt    time.Time     // set: a fixed end, and no renewal
+	CIDRs        []netip.Prefix
+	Note         string
+	// Replace revokes the personal token of this id or name in the same decision.
+	Replace string
+}
+
+// CreateToken issues a personal token to the subject's owner. The token never
+// has more scopes than the one that asks for it.
+func (a *Authority) CreateToken(ctx context.Context, s *policy.Subject, c Create, idem Idem) (Issued, error) {
+	if err := policy.Decide(s, policy.TokenCreate, policy.Resource{Owner: s.Principal.ID}); err != nil {
+		return Issued{}, err
+	}
+	key, request := replyKey(idem), requestDigest("token.create", c)
+	return retry(func() (Issued, error) {
+		if old, err := a.replay(ctx, key, request, idem); err != nil || old != nil {
+			return deref(old), err
+		}
+		made, err := a.createOnce(ctx, s, c, idem, key, request)
+		if errors.Is(err, ErrReplyExists) {
+			return Issued{}, ErrMoved // somebody just answered it: read that answer
+		}
+		return made, err
+	})
+}
+
+func (a *Authority) createOnce(ctx context.Context, s *policy.Subject, c Create, idem Idem, key *ReplyKey, request [32]byte) (Issued, error) {
+	now := a.now()
+	own, err := a.store.TokensOf(ctx, s.Principal.ID)
+	if err != nil {
+		return Issued{}, err
+	}
+	d := Decision{MaxPersonal: a.rules.MaxPersonal}
+	var events []audit.Event
+	if c.Replace != "" {
+		old, err := pick(own, c.Replace)
+		if err != nil {
+			return Issued{}, err
+		}
+		ended, _ := old.Revoke(token.Replaced, token.Keep, now)
+		d.Tokens = append(d.Tokens, TokenChange{Old: &old, New: ended})
+		e := a.event(s, audit.TokenRevoke, now)
+		e.Target, e.Owner, e.Reason = string(old.ID), string(old.Owner), string(token.Replaced)
+		events = append(events, e)
+		own = slices.DeleteFunc(own, func(t token.Token) bool { return t.ID == old.ID })
+	}
+	secret := token.NewSecret(token.Personal)
+	t, err := a.draft(s, c, secret, own, now)
+	if err != nil {
+		return Issued{}, err
+	}
+	made := Issued{Secret: secret, Token: t}
+	d.Tokens = append(d.Tokens, TokenChange{New: t})
+	d.Reply = a.reply(key, request, idem, made, now)
+	e := a.event(s, audit.TokenIssue, now)
+	e.Target, e.Owner = string(t.ID), string(t.Owner)
+	e.Detail = map[string]string{"kind": t.Kind.String(), "name": t.Name, "scopes": strings.Join(t.Scopes, " ")}
+	if _, err := a.store.Commit(ctx, d, append(events, e)...); err != nil {
+		return Issued{}, explainLimit(err, own)
+	}
+	return made, nil
+}
+
+// draft is the record of a new personal token, under the rules.
+func (a *Authority) draft(s *policy.Subject, c Create, secret token.Secret, own []token.Token, now time.Time) (token.Token, error) {
+	name, err := tokenName(c.Name)
+	if err != nil {
+		return token.Token{}, err
+	}
+	for _, t := range own {
+		if t.Name == name && t.Kind == token.Personal && t.Standing != token.Revoked && t.Successor == "" {
+			return token.Token{}, fault.New(fault.Conflict, "name_taken", "You already have a token of that name.").
+				WithFix("Rotate it (gradegate token rotate %s) or choose another name.", name)
+		}
+	}
+	granted := s.Scopes
+	scopes, err := policy.Narrow(c.Scopes, granted)
+	if err != nil {
+		return token.Token{}, err
+	}
+	if err := narrowCompetitions(c.Competitions, s.Competitions); err != nil {
+		return token.Token{}, err
+	}
+	competitions := c.Competitions
+	if len(competitions) == 0 {
+		competitions = s.Competitions
+	}
+	p := secret.Presented()
+	t := token.Token{
+		ID: p.Public.ID(), Version: 1, Kind: p.Kind, Digest: p.Digest, Name: name,
+		Owner: s.Principal.ID, Epochs: s.Principal.Epochs, Scopes: scopes, Competitions: competitions,
+		CIDRs: c.CIDRs, Standing: token.Standard, Family: token.Family(newID("fam_", now)), Generation: 1,
+		IssuedAt: now, IssuedBy: s.Actor(), BornAt: now, Note: audit.Clean(c.Note, 200),
+		Renewal: token.Sliding, Lifetime: a.rules.Lifetime, Idle: token.DefaultIdle, Unused: token.DefaultUnused,
+		MaxLifetime: a.rules.MaxLifetime, RotateAfter: token.DefaultRotateAfter,
+	}
+	return a.withLifetime(t, c, now)
+}
+
+func (a *Authority) withLifetime(t token.Token, c Create, now time.Time) (token.Token, error) {
+	asked := c.Lifetime
+	if !c.ExpiresAt.IsZero() {
+		asked = c.ExpiresAt.Sub(now)
+		t.Renewal, t.FixedEnd = token.Fixed, c.ExpiresAt.UTC().Truncate(time.Microsecond)
+	}
+	if asked == 0 {
+		return t, nil
+	}
+	if asked < token.MinLifetime || asked > a.rules.MaxLifetime {
+		return t, fault.New(fault.Invalid, "lifetime_out_of_range",
+			"A token lives between 15 minutes and %d days.", int(a.rules.MaxLifetime.Hours()/24)).
+			With("policy", "platform").WithFix("Use for example --expires 90d")
+	}
+	t.Lifetime = asked
+	return t, nil
+}
+
+func narrowCompetitions(asked, granted []string) error {
+	if len(granted) == 0 {
+		return nil
+	}
+	for _, c := range asked {
+		if !slices.Contains(granted, c) {
+			return fault.New(fault.Denied, "competition_widened", "A token cannot be for more competitions than the one that makes it.").
+				With("required", asked).With("granted", granted)
+		}
+	}
+	return nil
+}
+
+func tokenName(s string) (string, error) {
+	name := strings.TrimSpace(s)
+	if name == "" || len(name) > 63 || !utf8.ValidString(name) || name != audit.Clean(name, 63) || strings.HasPrefix(name, "tok_") || name == "self" {
+		return "", fault.New(fault.Invalid, "token_name_invalid",
+			"A token's name has 1 to 63 printable characters and is not \"self\" or an id.").
+			WithFix("Name it after the machine or purpose: --name laptop")
+	}
+	return name, nil
+}
+
+// explainLimit adds the choices to a refusal for too many personal tokens.
+func explainLimit(err error, own []token.Token) error {
+	f := fault.Of(err)
+	if f.Code != "token_limit" {
+		return err
+	}
+	var have []string
+	for _, t := range own {
+		if t.Kind == token.Personal && t.Standing != token.Revoked && t.Successor == "" {
+			have = append(have, t.Name)
+		}
+	}
+	name := "NAME"
+	if len(have) > 0 {
+		name = have[0]
+	}
+	return f.With("existing", have).With("choices", []string{"rotate", "replace"}).
+		WithFix("gradegate token rotate %s    or    gradegate token create --name NEW --replace %s", name, name)
+}
+
+// pick finds a token by id or, among those that are not over, by name.
+func pick(own []token.Token, idOrName string) (token.Token, error) {
+	var found *token.Token
+	for i := range own {
+		t := &own[i]
+		if string(t.ID) == idOrName {
+			return *t, nil
+		}
+		if t.Name != idOrName || t.Kind == token.Invite {
+			continue
+		}
+		if found == nil || better(t, found) {
+			found = t
+		}
+	}
+	if found == nil {
+		return token.Token{}, ErrNoToken
+	}
+	return *found, nil
+}
+
+// better prefers what is not revoked, then the newest generation.
+func better(t, than *token.Token) bool {
+	if (t.Standing == token.Revoked) != (than.Standing == token.Revoked) {
+		return t.Standing != token.Revoked
+	}
+	return t.IssuedAt.After(than.IssuedAt)
+}
+
+// ErrNoToken is the answer for a token that is absent or somebody else's.
+var ErrNoToken = fault.New(fault.NotFound, "token_not_found", "There is no such token, or it is not yours.").
+	WithFix("gradegate token list")
+
+func deref(i *Issued) Issued {
+	if i == nil {
+		return Issued{}
+	}
+	return *i
+}
+
+// Tokens lists the owner's tokens, newest first. The owner may be "" for the
+// subject's own.
+func (a *Authority) Tokens(ctx context.Context, s *policy.Subject, owner principal.ID) ([]token.Token, error) {
+	if owner == "" {
+		owner = s.Principal.ID
+	}
+	if err := policy.Decide(s, policy.TokenRead, policy.Resource{Owner: owner}); err != nil {
+		return nil, err
+	}
+	list, err := a.store.TokensOf(ctx, owner)
+	slices.SortFunc(list, func(x, y token.Token) int {
+		return y.IssuedAt.Compare(x.IssuedAt)
+	})
+	return list, err
+}
+
+// Find gives one token by id, by name among the subject's own, or "self".
+func (a *Authority) Find(ctx context.Context, s *policy.Subject, idOrName string) (token.Token, error) {
+	t, err := a.find(ctx, s, idOrName)
+	if err != nil {
+		return t, err
+	}
+	if t.ID == s.Token {
+		return t, nil // whoever holds a token may look at it
+	}
+	if err := policy.Decide(s, policy.TokenRead, policy.Resource{Owner: t.Owner}); err != nil {
+		return token.Token{}, masked(err)
+	}
+	return t, nil
+}
+
+func (a *Authority) find(ctx context.Context, s *policy.Subject, idOrName string) (token.Token, error) {
+	if idOrName == "self" {
+		if s.Token == "" {
+			return token.Token{}, ErrNoToken
+		}
+		idOrName = string(s.Token)
+	}
+	if strings.HasPrefix(idOrName, "tok_") {
+		t, err := a.store.Token(ctx, token.ID(idOrName))
+		if err != nil && fault.KindOf(err) == fault.NotFound {
+			return t, ErrNoToken
+		}
+		return t, err
+	}
+	own, err := a.store.TokensOf(ctx, s.Principal.ID)
+	if err != nil {
+		return token.Token{}, err
+	}
+	return pick(own, idOrName)
+}
+
+// masked gives everything that may not be known one and the same face.
+func masked(err error) error {
+	if fault.KindOf(err) == fault.NotFound {
+		return ErrNoToken
+	}
+	return err
+}

@@ -1,0 +1,172 @@
+package grading
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"gradegate/internal/fault"
+	"gradegate/internal/job"
+	"gradegate/internal/token"
+)
+
+// files is the folders that grading owns:
+//
+//	bundles/<sha256>                     uploads, named by their content
+//	competitions/<name>/<sha256>/public/ what programs and people may read
+//	competitions/<name>/<sha256>/hidden/ what only the scorer reads
+//	jobs/<id>/                           one job; see job.Spec
+type files struct{ dir string }
+
+func openFiles(dir string) (files, error) {
+	f := files{dir: dir}
+	for _, d := range []string{"bundles", "competitions", "jobs"} {
+		if err := os.MkdirAll(filepath.Join(dir, d), 0o700); err != nil {
+			return f, fmt.Errorf("grading folders: %w", err)
+		}
+	}
+	return f, nil
+}
+
+// jobDir is the folder of a job. Ids are ours, but a folder name is never
+// built from anything that could climb.
+func (f files) jobDir(id job.ID) string {
+	return filepath.Join(f.dir, "jobs", filepath.Base(string(id)))
+}
+
+func (f files) removeJob(id job.ID) { _ = os.RemoveAll(f.jobDir(id)) }
+
+func (f files) competitionDir(name, digest string) string {
+	return filepath.Join(f.dir, "competitions", filepath.Base(name), filepath.Base(digest))
+}
+
+// keep stores an upload under the digest of its content, fsynced, and returns
+// an open file on it. More than limit bytes are refused.
+func (f files) keep(body io.Reader, limit int64) (file *os.File, digest string, size int64, err error) {
+	tmp, err := os.CreateTemp(filepath.Join(f.dir, "bundles"), ".upload-*")
+	if err != nil {
+		return nil, "", 0, noSpace(err)
+	}
+	defer func() {
+		if err != nil {
+			_ = tmp.Close()
+			_ = os.Remove(tmp.Name())
+		}
+	}()
+	sum := sha256.New()
+	size, err = io.Copy(io.MultiWriter(tmp, sum), io.LimitReader(body, limit+1))
+	if err != nil {
+		if f := new(fault.Error); errors.As(err, &f) {
+			return nil, "", 0, f
+		}
+		return nil, "", 0, noSpace(err)
+	}
+	if size > limit {
+		return nil, "", 0, fault.New(fault.TooLarge, "bundle_too_large", "The upload is larger than %d MiB.", limit>>20).
+			WithFix("Leave out data and caches; the competition's own files are there already.")
+	}
+	if err = tmp.Sync(); err != nil {
+		return nil, "", 0, noSpace(err)
+	}
+	digest = hex.EncodeToString(sum.Sum(nil))
+	if err = os.Rename(tmp.Name(), filepath.Join(f.dir, "bundles", digest)); err != nil {
+		return nil, "", 0, noSpace(err)
+	}
+	return tmp, digest, size, nil
+}
+
+func noSpace(err error) error {
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return fault.Wrap(fault.Invalid, "upload_cut", "The upload ended too early.", err).WithFix("Send it again.")
+	}
+	return fault.Wrap(fault.Unavailable, "storage_unavailable", "The upload could not be stored.", err).
+		WithFix("Try again later; if it lasts, tell the operator.")
+}
+
+// makeJob creates the folders of a job; only work/ and output/ are the
+// program's to write.
+func (f files) makeJob(id job.ID) (work *os.Root, err error) {
+	dir := f.jobDir(id)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, noSpace(err)
+	}
+	for _, d := range []string{"work", "data", "output"} {
+		if err := os.Mkdir(filepath.Join(dir, d), 0o755); err != nil {
+			return nil, noSpace(err)
+		}
+	}
+	work, err = os.OpenRoot(filepath.Join(dir, "work"))
+	if err != nil {
+		return nil, noSpace(err)
+	}
+	return work, nil
+}
+
+// giveData copies the public files of a competition into the job's data
+// folder: a copy, because the program must not be able to touch the original.
+func (f files) giveData(id job.ID, c Competition) error {
+	public := filepath.Join(f.competitionDir(c.Name, c.Files), "public")
+	if err := os.CopyFS(filepath.Join(f.jobDir(id), "data", "."), os.DirFS(public)); err != nil {
+		return noSpace(err)
+	}
+	return nil
+}
+
+func (f files) writeRunToken(id job.ID, s token.Secret) error {
+	path := filepath.Join(f.jobDir(id), "run_token")
+	if err := os.WriteFile(path, []byte(s.Reveal()+"\n"), 0o400); err != nil {
+		return noSpace(err)
+	}
+	return nil
+}
+
+func (f files) log(id job.ID) (*os.File, error) { return os.Open(filepath.Join(f.jobDir(id), "log")) }
+
+// spec is what the executor needs to know.
+func (f files) spec(j job.Job, sub Submission) job.Spec {
+	return job.Spec{ID: j.ID, Dir: f.jobDir(j.ID), Entry: sub.Entry, Resources: j.Resources}
+}
+
+// outputLimit bounds a predictions file that a program left behind.
+const outputLimit = 64 << 20
+
+// openOutput opens a regular file that the program left in its output folder.
+// The program was hostile: links are not followed, and a pipe would block.
+func (f files) openOutput(id job.ID, name string) (*os.File, error) {
+	root, err := os.OpenRoot(filepath.Join(f.jobDir(id), "output"))
+	if err != nil {
+		return nil, fmt.Errorf("output of %s: %w", id, err)
+	}
+	defer func() { _ = root.Close() }()
+	missing := fault.New(fault.Invalid, "predictions_missing", "The program left no %s in $GRADEGATE_OUTPUT.", name).
+		WithFix("Write id,label rows to \"$GRADEGATE_OUTPUT/%s\".", name)
+	info, err := root.Lstat(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, missing
+	}
+	if err != nil || !info.Mode().IsRegular() {
+		return nil, fault.Wrap(fault.Invalid, "predictions_not_a_file", "The output is not a regular file.", err)
+	}
+	if info.Size() > outputLimit {
+		return nil, fault.New(fault.Invalid, "predictions_too_large", "The predictions file is larger than %d MiB.", int64(outputLimit)>>20)
+	}
+	file, err := root.OpenFile(name, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, missing.Caused(err)
+	}
+	return file, nil
+}
+
+// tidy removes what a finished job does not need any more; its log and its
+// output stay for its owner.
+func (f files) tidy(id job.ID) {
+	for _, d := range []string{"work", "data", "run_token"} {
+		_ = os.RemoveAll(filepath.Join(f.jobDir(id), d))
+	}
+}

@@ -1,0 +1,194 @@
+package grading
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"time"
+
+	"gradegate/internal/audit"
+	"gradegate/internal/fault"
+	"gradegate/internal/job"
+	"gradegate/internal/policy"
+)
+
+var errNoJob = fault.New(fault.NotFound, "job_not_found", "There is no such job, or it is not yours.").
+	WithFix("gradegate job list")
+
+// Job gives one job. Somebody else's is NotFound.
+func (g *Grading) Job(ctx context.Context, s *policy.Subject, id job.ID) (Detail, error) {
+	return g.see(ctx, s, policy.JobRead, id)
+}
+
+func (g *Grading) see(ctx context.Context, s *policy.Subject, a policy.Action, id job.ID) (Detail, error) {
+	d, err := g.detail(ctx, id)
+	if err != nil {
+		return Detail{}, err
+	}
+	r := policy.Resource{Owner: d.Job.Owner, Competition: d.Job.Competition, Job: string(id)}
+	if err := policy.Decide(s, a, r); err != nil {
+		if fault.KindOf(err) == fault.NotFound {
+			return Detail{}, errNoJob
+		}
+		return Detail{}, err
+	}
+	return d, nil
+}
+
+func (g *Grading) detail(ctx context.Context, id job.ID) (Detail, error) {
+	j, err := g.Store.Job(ctx, id)
+	if err != nil {
+		if fault.KindOf(err) == fault.NotFound {
+			err = errNoJob
+		}
+		return Detail{}, err
+	}
+	sub, err := g.Store.Submission(ctx, j.Submission)
+	return Detail{Job: j, Submission: sub}, err
+}
+
+// Jobs lists jobs, newest first: the subject's own, or, for those who may read
+// everything, those of f.Owner or of all when f.Owner is "*".
+func (g *Grading) Jobs(ctx context.Context, s *policy.Subject, f Filter) ([]Detail, error) {
+	switch f.Owner {
+	case "":
+		f.Owner = s.Principal.ID
+	case "*":
+		f.Owner = ""
+	}
+	r := policy.Resource{Owner: f.Owner, Competition: f.Competition}
+	if f.Owner == "" {
+		// Everybody's jobs: nobody owns that, so only a role can open it.
+		r.Owner = "usr_everybody"
+	}
+	if err := policy.Decide(s, policy.JobRead, r); err != nil {
+		if fault.KindOf(err) == fault.NotFound {
+			err = fault.New(fault.Denied, "denied", "Only your own jobs can be listed.").WithFix("gradegate job list")
+		}
+		return nil, err
+	}
+	list, err := g.Store.Jobs(ctx, f)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]Detail, 0, len(list))
+	for _, j := range list {
+		sub, err := g.Store.Submission(ctx, j.Submission)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, Detail{Job: j, Submission: sub})
+	}
+	return out, nil
+}
+
+// Cancel asks for the end of a job. It is idempotent: already is the state the
+// job had reached before, if there was nothing left to do.
+func (g *Grading) Cancel(ctx context.Context, s *policy.Subject, id job.ID) (d Detail, already job.State, err error) {
+	for range 5 {
+		if d, err = g.see(ctx, s, policy.JobCancel, id); err != nil {
+			return d, "", err
+		}
+		now := g.Now()
+		next, changed, err := d.Job.Cancel("owner", now)
+		if err != nil {
+			return d, "", err
+		}
+		if !changed {
+			return d, d.Job.State, nil
+		}
+		e := g.event(s, audit.JobCancel, now)
+		e.Target, e.Owner = string(id), string(d.Job.Owner)
+		err = g.Store.ReplaceJob(ctx, d.Job, next, settlement(next, now), e)
+		if err == nil {
+			d.Job = next
+			g.Nudge()
+			return d, "", nil
+		}
+		if fault.KindOf(err) != fault.Conflict {
+			return d, "", err
+		}
+	}
+	return d, "", fault.New(fault.Conflict, "job_busy", "The job keeps changing; its cancel was not recorded.").
+		WithFix("gradegate cancel %s", id)
+}
+
+// Log opens what a job has printed, from an offset. done reports whether no
+// more will come; ask it before reading to the end.
+func (g *Grading) Log(ctx context.Context, s *policy.Subject, id job.ID, offset int64) (f *os.File, done func() bool, err error) {
+	d, err := g.see(ctx, s, policy.JobRead, id)
+	if err != nil {
+		return nil, nil, err
+	}
+	done = func() bool {
+		j, err := g.Store.Job(ctx, id)
+		return err != nil || j.State.Final() || j.State == job.Grading
+	}
+	f, err = g.files.log(id)
+	if errors.Is(err, fs.ErrNotExist) {
+		if d.Job.State.Final() {
+			return nil, nil, fault.New(fault.NotFound, "log_not_found", "The job printed nothing, or its log was removed.")
+		}
+		return nil, done, nil // nothing printed yet
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	if _, err := f.Seek(offset, 0); err != nil {
+		_ = f.Close()
+		return nil, nil, fault.Wrap(fault.Invalid, "offset_invalid", "The offset is not in the log.", err)
+	}
+	return f, done, nil
+}
+
+// QuotaView is what a subject has used of a competition's limits.
+type QuotaView struct {
+	Competition Competition
+	Usage       Usage
+	ResetsAt    time.Time
+}
+
+// Quota tells the subject's use of a competition.
+func (g *Grading) Quota(ctx context.Context, s *policy.Subject, name string) (QuotaView, error) {
+	if err := policy.Decide(s, policy.QuotaRead, policy.Resource{Owner: s.Principal.ID, Competition: name}); err != nil {
+		return QuotaView{}, err
+	}
+	c, err := g.competition(ctx, name)
+	if err != nil {
+		return QuotaView{}, err
+	}
+	day := QuotaDay(g.Now())
+	u, err := g.Store.Usage(ctx, s.Principal.ID, name, day)
+	return QuotaView{Competition: c, Usage: u, ResetsAt: day.Add(24 * time.Hour)}, err
+}
+
+// Leaderboard gives the best job of each user, best first.
+func (g *Grading) Leaderboard(ctx context.Context, s *policy.Subject, name string, limit int) (Competition, []Standing, error) {
+	if err := policy.Decide(s, policy.CompetitionGet, policy.Resource{Competition: name}); err != nil {
+		return Competition{}, nil, err
+	}
+	c, err := g.competition(ctx, name)
+	if err != nil {
+		return Competition{}, nil, err
+	}
+	rows, err := g.Store.Best(ctx, name, c.Metrics[0], higherIsBetter(c.Metrics[0]), limit)
+	return c, rows, err
+}
+
+// settlement is what a job takes from the quota when it ends as it is now;
+// nil while it goes on.
+func settlement(j job.Job, now time.Time) *Settlement {
+	if !j.State.Final() {
+		return nil
+	}
+	st := &Settlement{}
+	if !j.StartedAt.IsZero() {
+		st.GPUSeconds = int64(now.Sub(j.StartedAt)/time.Second) * int64(j.Resources.GPUs)
+	}
+	// What we broke, and what never ran, costs its owner nothing.
+	st.Refund = j.State == job.Failed && refundable[j.Reason] || j.State == job.Canceled && j.StartedAt.IsZero()
+	return st
+}
+
+var refundable = map[string]bool{"lost": true, "start_failed": true, "internal": true, "no_sandbox": true}

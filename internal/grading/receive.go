@@ -1,0 +1,97 @@
+package grading
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"gradegate/internal/audit"
+	"gradegate/internal/bundle"
+	"gradegate/internal/fault"
+	"gradegate/internal/job"
+)
+
+// The kinds of submissions.
+const (
+	Program     = "program"
+	Predictions = "predictions"
+)
+
+// UploadLimit bounds one submission, in bytes as uploaded.
+const UploadLimit = 256 << 20
+
+// receive stores and checks an upload: it is kept under its digest, unpacked
+// into the job's folder, and its kind and entry point are found. A file of
+// predictions is checked against the hidden rows at once, so that a mistake in
+// it is told now and costs no quota.
+func (g *Grading) receive(ctx context.Context, c Competition, id job.ID, u Upload, now time.Time) (Submission, error) {
+	file, digest, size, err := g.files.keep(u.Body, UploadLimit)
+	if err != nil {
+		return Submission{}, err
+	}
+	defer func() { _ = file.Close() }()
+	work, err := g.files.makeJob(id)
+	if err != nil {
+		return Submission{}, err
+	}
+	defer func() { _ = work.Close() }()
+	name := fileName(u.Name)
+	manifest, err := bundle.Unpack(work, name, file, size, bundle.DefaultLimits)
+	if err != nil {
+		return Submission{}, err
+	}
+	sub := Submission{
+		ID: g.NewID("sub_"), Competition: c.Name, Digest: digest, Size: size, Name: name,
+		Kind: kindOf(manifest), CreatedAt: now,
+	}
+	if !slices.Contains(c.Accept, sub.Kind) {
+		return Submission{}, fault.New(fault.Invalid, "kind_not_accepted", "The competition %s takes %s, and this is %s.",
+			c.Name, strings.Join(c.Accept, " or "), article(sub.Kind)).With("accepts", c.Accept).WithFix("gradegate competition show %s", c.Name)
+	}
+	if sub.Kind == Predictions {
+		return sub, g.takePredictions(c, id, manifest)
+	}
+	if sub.Entry, err = bundle.EntryPoint(manifest, u.Entry); err != nil {
+		return Submission{}, err
+	}
+	return sub, g.files.giveData(id, c)
+}
+
+// takePredictions moves the file to where the scorer looks, and scores it once
+// to find its mistakes.
+func (g *Grading) takePredictions(c Competition, id job.ID, m bundle.Manifest) error {
+	dir := g.files.jobDir(id)
+	if err := os.Rename(filepath.Join(dir, "work", m.Files[0].Path), filepath.Join(dir, "output", predictionsFile)); err != nil {
+		return noSpace(err)
+	}
+	_, err := g.score(c, id)
+	return err
+}
+
+// kindOf tells predictions from a program: one CSV file is predictions.
+func kindOf(m bundle.Manifest) string {
+	if len(m.Files) == 1 && strings.HasSuffix(strings.ToLower(m.Files[0].Path), ".csv") {
+		return Predictions
+	}
+	return Program
+}
+
+func article(kind string) string {
+	if kind == Program {
+		return "a program"
+	}
+	return "a predictions file"
+}
+
+// fileName is the last part of what the client calls its file, cleaned.
+func fileName(s string) string {
+	s = strings.ReplaceAll(s, "\\", "/")
+	s = audit.Clean(filepath.Base(s), 100)
+	if s == "." || s == "/" || s == "" {
+		return "submission"
+	}
+	return s
+}

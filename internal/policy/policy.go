@@ -1,0 +1,258 @@
+// Package policy says who may do what: one pure function over the subject of a
+// request, the action and the resource it is aimed at.
+//
+// Effective rights are those of the token AND those its owner has at this
+// moment. Where a subject may not even know that a thing exists, the answer is
+// "not found", built fresh, and not "denied".
+package policy
+
+import (
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"gradegate/internal/fault"
+	"gradegate/internal/principal"
+	"gradegate/internal/token"
+)
+
+// Subject is a principal as seen in one request. It is a value: nothing later
+// looks it up again.
+type Subject struct {
+	Principal principal.Principal
+	Token     token.ID
+	Kind      token.Kind
+	Scopes    []string
+	// Competitions limits the subject to these; empty means all of its owner's.
+	Competitions []string
+	// Job is set for job handles and run tokens: the one job they are for.
+	Job  string
+	Addr netip.Addr
+	// Agent is what the client called itself.
+	Agent string
+	// Local is the administrator at the server's own socket; LocalUID is the
+	// peer's uid, for the audit trail.
+	Local    bool
+	LocalUID uint32
+	// Mode is "" or "expired-read" or "quarantined": see REQUIREMENTS R1.4, B2.
+	Mode  string
+	Until time.Time   // nearest clock of the token; zero: none
+	By    token.Clock // which one it is
+	// Request is the request's id, for the record.
+	Request string
+}
+
+// Actor is the subject's name in audit events.
+func (s *Subject) Actor() string {
+	if s.Local {
+		return localName(s.LocalUID)
+	}
+	return string(s.Principal.ID)
+}
+
+// IsAdmin reports whether the subject's owner is an administrator right now.
+// Whether its token carries the right as well is for Decide to say.
+func (s *Subject) IsAdmin() bool { return s.Local || s.Principal.Role == principal.Admin }
+
+// Action is what is asked for. Each needs one scope.
+type Action struct {
+	Name  string
+	Scope string // "" means: any active token
+	// Own: the owner of the resource may do it. Role: so may this role.
+	Own  bool
+	Role principal.Role // "" means: nobody but the owner
+	// Handle and RunToken: the job's own handle, or what it holds while running, may do it.
+	Handle, RunToken bool
+	// Reads is set for what an auditor may see as well.
+	Reads bool
+	// Quarantined: still allowed to a quarantined token, on its own existing jobs.
+	Quarantined bool
+}
+
+// Scopes.
+const (
+	ScopeSubmit  = "jobs:submit"
+	ScopeRead    = "jobs:read"
+	ScopeCancel  = "jobs:cancel"
+	ScopeResults = "results:read"
+	ScopeTokens  = "tokens:self"
+	ScopeVerify  = "tokens:verify"
+	ScopeAudit   = "audit:read"
+	ScopeAdmin   = "admin:*"
+)
+
+// UserScopes is what a personal token carries unless less is asked for.
+var UserScopes = []string{ScopeSubmit, ScopeRead, ScopeCancel, ScopeResults, ScopeTokens}
+
+// Scopes lists every scope that exists.
+var Scopes = []string{ScopeSubmit, ScopeRead, ScopeCancel, ScopeResults, ScopeTokens, ScopeVerify, ScopeAudit, ScopeAdmin}
+
+// The actions.
+var (
+	WhoAmI         = Action{Name: "whoami"}
+	TokenCreate    = Action{Name: "token.create", Scope: ScopeTokens, Own: true}
+	TokenRead      = Action{Name: "token.read", Scope: ScopeTokens, Own: true, Role: principal.Admin, Reads: true}
+	TokenRotate    = Action{Name: "token.rotate", Scope: ScopeTokens, Own: true}
+	TokenRevoke    = Action{Name: "token.revoke", Scope: ScopeTokens, Own: true, Role: principal.Admin}
+	TokenSuspend   = Action{Name: "token.suspend", Scope: ScopeTokens, Own: true, Role: principal.Admin}
+	TokenVerify    = Action{Name: "token.verify", Scope: ScopeVerify, Own: true, Role: principal.Admin}
+	UserManage     = Action{Name: "user.manage", Scope: ScopeAdmin, Role: principal.Admin}
+	UserRead       = Action{Name: "user.read", Scope: ScopeAdmin, Role: principal.Admin, Reads: true}
+	CompetitionSet = Action{Name: "competition.apply", Scope: ScopeAdmin, Role: principal.Admin}
+	CompetitionGet = Action{Name: "competition.read", Scope: ScopeRead, Own: true, Role: principal.Admin, Reads: true}
+	JobSubmit      = Action{Name: "job.submit", Scope: ScopeSubmit, Own: true}
+	JobRead        = Action{Name: "job.read", Scope: ScopeRead, Own: true, Role: principal.Admin, Handle: true, RunToken: true, Reads: true, Quarantined: true}
+	JobCancel      = Action{Name: "job.cancel", Scope: ScopeCancel, Own: true, Role: principal.Admin, Handle: true, Quarantined: true}
+	JobResult      = Action{Name: "job.result", Scope: ScopeResults, Own: true, Role: principal.Admin, Handle: true, Reads: true, Quarantined: true}
+	QuotaRead      = Action{Name: "quota.read", Scope: ScopeRead, Own: true, Role: principal.Admin, Reads: true}
+	AuditRead      = Action{Name: "audit.read", Scope: ScopeAudit, Role: principal.Auditor, Reads: true}
+)
+
+// Resource is what an action is aimed at. Its zero value is "the service
+// itself", which everybody may know of.
+type Resource struct {
+	Owner       principal.ID // "" if it has none
+	Competition string       // "" if it is in none
+	Job         string       // the job's id, for job handles
+}
+
+// Decide returns nil if the subject may perform the action on the resource.
+// Otherwise it is a fault: NotFound where the subject may not know of the
+// resource, Denied with the scopes required, granted and missing elsewhere.
+func Decide(s *Subject, a Action, r Resource) error {
+	if s.Kind == token.JobKind || s.Kind == token.Run {
+		return decideHandle(s, a, r)
+	}
+	if s.Local {
+		return decideLocal(a, r)
+	}
+	own := a.Own && (r.Owner == "" || r.Owner == s.Principal.ID)
+	byRole := hasRole(s.Principal.Role, a)
+	if !own && !byRole {
+		if r.Owner != "" {
+			return hidden()
+		}
+		return denied(a, "Only the role %s may do this.", a.Role)
+	}
+	if s.Mode == "quarantined" && !(a.Quarantined && own) {
+		return denied(a, "The token is quarantined: it may read and cancel its own jobs, nothing else.")
+	}
+	// What is not one's own needs the administrative scope: a submit token of
+	// an administrator sees its owner's things only.
+	scope := a.Scope
+	if !own && byRole {
+		scope = roleScope(s.Principal.Role)
+	}
+	if !Granted(s.Scopes, scope) {
+		if !own && r.Owner != "" {
+			return hidden()
+		}
+		return missing(a, scope, s.Scopes)
+	}
+	if r.Competition != "" && len(s.Competitions) > 0 && !slices.Contains(s.Competitions, r.Competition) {
+		return denied(a, "The token is limited to other competitions.").With("competitions", s.Competitions)
+	}
+	return nil
+}
+
+func decideHandle(s *Subject, a Action, r Resource) error {
+	allowed := s.Kind == token.JobKind && a.Handle || s.Kind == token.Run && a.RunToken || a.Name == WhoAmI.Name
+	if !allowed {
+		return denied(a, "A job's own token is for that job only.").WithFix("Use a personal token: gradegate login")
+	}
+	if a.Name != WhoAmI.Name && r.Job != s.Job {
+		return hidden()
+	}
+	return nil
+}
+
+// decideLocal: the local administrator manages people and reads everything,
+// but is nobody's person: it submits nothing and holds no tokens.
+func decideLocal(a Action, r Resource) error {
+	if a.Role == "" && a.Scope != "" {
+		return denied(a, "The local administrator has no jobs and tokens of its own.").
+			WithFix("Sign in as a person: gradegate login --url URL --invite CODE")
+	}
+	_ = r
+	return nil
+}
+
+func hasRole(role principal.Role, a Action) bool {
+	switch role {
+	case principal.Admin:
+		return a.Role == principal.Admin || a.Role == principal.Auditor
+	case principal.Auditor:
+		return a.Reads && (a.Role == principal.Admin || a.Role == principal.Auditor)
+	}
+	return false
+}
+
+func roleScope(role principal.Role) string {
+	if role == principal.Auditor {
+		return ScopeAudit
+	}
+	return ScopeAdmin
+}
+
+// Granted reports whether the granted scopes include the wanted one.
+// "admin:*" includes reading the audit trail; it does not include submitting.
+func Granted(granted []string, want string) bool {
+	if want == "" || slices.Contains(granted, want) {
+		return true
+	}
+	return want == ScopeAudit && slices.Contains(granted, ScopeAdmin)
+}
+
+// RoleScopes is the most that tokens of a role can carry.
+func RoleScopes(role principal.Role) []string {
+	switch role {
+	case principal.Admin:
+		return append(slices.Clone(UserScopes), ScopeAudit, ScopeAdmin, ScopeVerify)
+	case principal.Auditor:
+		return append(slices.Clone(UserScopes), ScopeAudit)
+	}
+	return slices.Clone(UserScopes)
+}
+
+// Narrow returns the scopes a new token gets: all that the parent has if none
+// are asked for, else exactly those asked for, which must all be granted.
+func Narrow(asked, granted []string) ([]string, error) {
+	if len(asked) == 0 {
+		return slices.Clone(granted), nil
+	}
+	var out []string
+	for _, s := range asked {
+		if !slices.Contains(Scopes, s) {
+			return nil, fault.New(fault.Invalid, "scope_unknown", "There is no such scope.").
+				WithFix("Use some of: %s", strings.Join(Scopes, " "))
+		}
+		if !slices.Contains(granted, s) {
+			return nil, fault.New(fault.Denied, "scope_widened", "A token cannot give more than it has.").
+				With("required", asked).With("granted", granted)
+		}
+		if !slices.Contains(out, s) {
+			out = append(out, s)
+		}
+	}
+	slices.Sort(out)
+	return out, nil
+}
+
+func hidden() error {
+	return fault.New(fault.NotFound, "not_found", "There is no such thing, or it is not yours.")
+}
+
+func denied(a Action, detail string, args ...any) *fault.Error {
+	return fault.New(fault.Denied, "denied", detail, args...).With("action", a.Name)
+}
+
+func missing(a Action, scope string, granted []string) error {
+	return fault.New(fault.Denied, "scope_missing", "The token lacks the scope %s.", scope).
+		With("action", a.Name).With("required", []string{scope}).
+		With("granted", granted).With("missing", []string{scope}).
+		WithFix("Use a token with that scope: gradegate token create --scope %s", scope)
+}
+
+func localName(uid uint32) string { return "local:" + strconv.FormatUint(uint64(uid), 10) }

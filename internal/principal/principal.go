@@ -1,0 +1,191 @@
+// Package principal is the people and services that hold credentials: who they
+// are, what role they have, and the two epochs that cut all their credentials
+// off at once.
+package principal
+
+import (
+	"regexp"
+	"strings"
+	"time"
+
+	"gradegate/internal/fault"
+)
+
+// ID names a principal: "usr_" and a sortable random part. It is never taken
+// from the outside world.
+type ID string
+
+// Kind tells a person from a service.
+type Kind string
+
+// The kinds.
+const (
+	Human   Kind = "human"
+	Service Kind = "service"
+)
+
+// Role is what a principal may do beyond its own things.
+type Role string
+
+// The roles, from least to most.
+const (
+	User    Role = "user"
+	Auditor Role = "auditor" // reads audit and all records
+	Admin   Role = "admin"
+)
+
+// ParseRole reads a role exactly as it is spelled; the empty string is User.
+func ParseRole(s string) (Role, error) {
+	switch r := Role(s); r {
+	case "":
+		return User, nil
+	case User, Auditor, Admin:
+		return r, nil
+	}
+	return "", fault.New(fault.Invalid, "role_unknown", "There is no such role.").
+		WithFix("Use one of: user, auditor, admin.")
+}
+
+// Status is whether a principal may act.
+type Status string
+
+// The statuses. Deprovisioned is what off-boarding makes of somebody.
+const (
+	Active        Status = "active"
+	Suspended     Status = "suspended"
+	Deprovisioned Status = "deprovisioned"
+)
+
+// Epochs are two counters stamped into every credential at issue. A credential
+// whose stamp is lower than its owner's is dead, whatever else it says: that
+// makes revoke-all and off-boarding one write.
+type Epochs struct {
+	Credentials int64 // raised by revoke-all
+	Person      int64 // raised by off-boarding and re-enrolment; kills job handles too
+}
+
+// Principal is one person or service. Values are immutable; transitions return
+// a changed copy with the next version.
+type Principal struct {
+	ID      ID
+	Version int64
+	Name    string // unique, canonical
+	Email   string
+	Kind    Kind
+	Role    Role
+	Status  Status
+	Epochs  Epochs
+	// Enrolled is when this principal first held a credential; zero if never.
+	// An invite for somebody enrolled is a re-enrolment.
+	Enrolled time.Time
+	// CancelJobs: off-boarding or suspension stops the running jobs as well;
+	// queued ones of somebody inactive never start.
+	CancelJobs bool
+	CreatedAt  time.Time
+	ChangedAt  time.Time
+}
+
+var nameRE = regexp.MustCompile(`^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$`)
+
+// CanonicalName is the one spelling of a user name: lower case, without
+// surrounding space. Names that could be mistaken for one another are refused
+// rather than repaired.
+func CanonicalName(s string) (string, error) {
+	name := strings.ToLower(strings.TrimSpace(s))
+	if !nameRE.MatchString(name) || strings.Contains(name, "..") {
+		return "", fault.New(fault.Invalid, "name_invalid",
+			"A user name has 1 to 63 of a-z, 0-9, dot, dash and underscore, and begins and ends with a letter or digit.").
+			WithFix("Choose a name such as ann or ann.lee.")
+	}
+	return name, nil
+}
+
+// Enrol returns the principal as it is once it holds its first credential.
+func (p Principal) Enrol(now time.Time) Principal {
+	if !p.Enrolled.IsZero() {
+		return p
+	}
+	p.Enrolled = now
+	return p.changed(now)
+}
+
+// Reenrol returns the principal with a new person epoch and an active status:
+// everything issued before is dead for ever.
+func (p Principal) Reenrol(now time.Time) Principal {
+	p.Status, p.CancelJobs = Active, false
+	p.Epochs.Person++
+	return p.changed(now)
+}
+
+// Offboard returns the principal as it is after leaving. It is final for every
+// credential, and idempotent. cancelJobs stops the running jobs too.
+func (p Principal) Offboard(cancelJobs bool, now time.Time) (Principal, bool) {
+	if p.Status == Deprovisioned && (p.CancelJobs || !cancelJobs) {
+		return p, false
+	}
+	p.CancelJobs = p.CancelJobs || cancelJobs
+	if p.Status == Deprovisioned {
+		return p.changed(now), true
+	}
+	p.Status = Deprovisioned
+	p.Epochs.Person++
+	return p.changed(now), true
+}
+
+// Suspend returns the principal as it is while it may not act. It is reversible.
+func (p Principal) Suspend(now time.Time) (Principal, error) {
+	if p.Status == Deprovisioned {
+		return p, ErrDeprovisioned
+	}
+	p.Status = Suspended
+	return p.changed(now), nil
+}
+
+// Resume returns a suspended principal to active. Off-boarding is not undone
+// by it.
+func (p Principal) Resume(now time.Time) (Principal, error) {
+	if p.Status == Deprovisioned {
+		return p, ErrDeprovisioned
+	}
+	p.Status = Active
+	return p.changed(now), nil
+}
+
+// RevokeAll returns the principal with a new credentials epoch.
+func (p Principal) RevokeAll(now time.Time) Principal {
+	p.Epochs.Credentials++
+	return p.changed(now)
+}
+
+// ErrDeprovisioned is the refusal to bring a leaver back by a side door.
+var ErrDeprovisioned = fault.New(fault.Conflict, "user_deprovisioned", "This person was off-boarded.").
+	WithFix("An administrator can re-enrol them: gradegate user invite NAME")
+
+// Tighten is p with everything that image decides more strictly: the join of
+// two records of one principal, for recovery.
+func (p Principal) Tighten(image Principal) Principal {
+	if image.Status.rank() > p.Status.rank() {
+		p.Status = image.Status
+	}
+	p.Epochs.Credentials = max(p.Epochs.Credentials, image.Epochs.Credentials)
+	p.Epochs.Person = max(p.Epochs.Person, image.Epochs.Person)
+	p.CancelJobs = p.CancelJobs || image.CancelJobs
+	p.Version = max(p.Version, image.Version)
+	return p.changed(image.ChangedAt)
+}
+
+func (s Status) rank() int {
+	switch s {
+	case Active:
+		return 0
+	case Suspended:
+		return 1
+	}
+	return 2
+}
+
+func (p Principal) changed(now time.Time) Principal {
+	p.Version++
+	p.ChangedAt = now
+	return p
+}
