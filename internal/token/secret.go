@@ -57,7 +57,7 @@ type Secret struct{ text string }
 // NewSecret draws a secret of the kind from crypto/rand.
 func NewSecret(k Kind) Secret {
 	var b [SecretLen]byte
-	copy(b[:], "gg"+string(k)+"_")
+	copy(b[:], "gg"+k.String()+"_")
 	fillRandom(b[prefixLen : prefixLen+idLen+randomLen])
 	sum := checksum(b[prefixLen : SecretLen-sumLen])
 	copy(b[SecretLen-sumLen:], sum[:])
@@ -81,8 +81,15 @@ func fillRandom(out []byte) {
 
 // checksum finds typing mistakes and junk without a look-up. It is no security
 // feature: anybody can compute it.
+//
+// The loop over the table is what hash/crc32 does for short input; calling it
+// would move the secret's bytes to the heap.
 func checksum(body []byte) [sumLen]byte {
-	n := crc32.ChecksumIEEE(body)
+	n := ^uint32(0)
+	for _, c := range body {
+		n = crc32.IEEETable[byte(n)^c] ^ n>>8
+	}
+	n = ^n
 	var out [sumLen]byte
 	for i := sumLen - 1; i >= 0; i-- {
 		out[i] = alphabet[n%62]

@@ -1,0 +1,94 @@
+package policy
+
+import (
+	"testing"
+
+	"gradegate/internal/fault"
+	"gradegate/internal/principal"
+	"gradegate/internal/token"
+)
+
+func subject(role principal.Role, scopes ...string) *Subject {
+	return &Subject{Principal: principal.Principal{ID: "usr_me", Role: role, Status: principal.Active}, Token: "tok_1", Kind: token.Personal, Scopes: scopes}
+}
+
+// R2.6: rights are token AND owner, and what is somebody else's does not exist.
+func TestDecide(t *testing.T) {
+	mine, theirs := Resource{Owner: "usr_me", Competition: "iris", Job: "job_1"}, Resource{Owner: "usr_you", Competition: "iris", Job: "job_2"}
+	user, admin := subject(principal.User, UserScopes...), subject(principal.Admin, RoleScopes(principal.Admin)...)
+	adminNarrow := subject(principal.Admin, UserScopes...)
+	auditor := subject(principal.Auditor, RoleScopes(principal.Auditor)...)
+	demoted := subject(principal.User, RoleScopes(principal.Admin)...)
+	handle := &Subject{Principal: user.Principal, Kind: token.JobKind, Job: "job_1"}
+	run := &Subject{Principal: user.Principal, Kind: token.Run, Job: "job_1"}
+	quarantined := subject(principal.User, UserScopes...)
+	quarantined.Mode = "quarantined"
+	elsewhere := subject(principal.User, UserScopes...)
+	elsewhere.Competitions = []string{"mnist"}
+	local := &Subject{Local: true, LocalUID: 0}
+	const ok = "ok"
+	for _, c := range []struct {
+		name string
+		s    *Subject
+		a    Action
+		r    Resource
+		want string
+	}{
+		{"own job", user, JobRead, mine, ok},
+		{"their job", user, JobRead, theirs, "not_found"},
+		{"their cancel", user, JobCancel, theirs, "not_found"},
+		{"their token", user, TokenRevoke, theirs, "not_found"},
+		{"no scope", subject(principal.User, ScopeRead), JobCancel, mine, "scope_missing"},
+		{"people", user, UserManage, Resource{}, "denied"},
+		{"admin people", admin, UserManage, Resource{}, ok},
+		{"admin's narrow token", adminNarrow, UserManage, Resource{}, "scope_missing"},
+		{"admin's narrow token, their job", adminNarrow, JobRead, theirs, "not_found"},
+		{"admin, their job", admin, JobCancel, theirs, ok},
+		{"admin may not rotate theirs", admin, TokenRotate, theirs, "not_found"},
+		{"admin may not submit as them", admin, JobSubmit, theirs, "not_found"},
+		{"lost the role", demoted, UserManage, Resource{}, "denied"},
+		{"auditor reads", auditor, JobRead, theirs, ok},
+		{"auditor cancels", auditor, JobCancel, theirs, "not_found"},
+		{"auditor's trail", auditor, AuditRead, Resource{}, ok},
+		{"user's trail", user, AuditRead, Resource{}, "denied"},
+		{"handle, own job", handle, JobCancel, mine, ok},
+		{"handle, other job of its owner", handle, JobRead, Resource{Owner: "usr_me", Job: "job_9"}, "not_found"},
+		{"handle submits", handle, JobSubmit, mine, "denied"},
+		{"handle rotates", handle, TokenRotate, mine, "denied"},
+		{"run reads its job", run, JobRead, mine, ok},
+		{"run cancels", run, JobCancel, mine, "denied"},
+		{"quarantined cancels", quarantined, JobCancel, mine, ok},
+		{"quarantined submits", quarantined, JobSubmit, mine, "denied"},
+		{"quarantined creates", quarantined, TokenCreate, mine, "denied"},
+		{"other competition", elsewhere, JobSubmit, mine, "denied"},
+		{"local manages", local, UserManage, Resource{}, ok},
+		{"local reads", local, JobRead, theirs, ok},
+		{"local submits", local, JobSubmit, Resource{}, "denied"},
+		{"local makes tokens", local, TokenCreate, Resource{}, "denied"},
+	} {
+		err := Decide(c.s, c.a, c.r)
+		got := ok
+		if err != nil {
+			got = fault.CodeOf(err)
+		}
+		if got != c.want {
+			t.Errorf("%s: %s, want %s", c.name, got, c.want)
+		}
+	}
+}
+
+// A token never gives more than it has.
+func TestNarrow(t *testing.T) {
+	have := []string{ScopeRead, ScopeSubmit}
+	if got, err := Narrow(nil, have); err != nil || len(got) != 2 {
+		t.Error(got, err)
+	}
+	if got, err := Narrow([]string{ScopeRead, ScopeRead}, have); err != nil || len(got) != 1 {
+		t.Error(got, err)
+	}
+	for _, ask := range [][]string{{ScopeAdmin}, {ScopeRead, ScopeCancel}, {"jobs:*"}, {"JOBS:READ"}, {" jobs:read"}} {
+		if got, err := Narrow(ask, have); err == nil {
+			t.Errorf("%v gave %v", ask, got)
+		}
+	}
+}
