@@ -1,0 +1,43 @@
+# make test is what CI runs. It needs Go and git; everything else it installs
+# when it is root on Debian, and otherwise says what is missing.
+
+GO        ?= go
+FUZZTIME  ?= 10s
+PACKAGES  := ./...
+
+.PHONY: help test unit lint vet deps fuzz bench demo build clean
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+test: deps vet lint unit demo ## everything that CI runs
+
+deps: ## PostgreSQL and bubblewrap, if they are missing
+	@sh scripts/deps.sh
+
+vet: ## the compiler's own checks and the format
+	$(GO) vet $(PACKAGES)
+	@out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "not formatted:"; echo "$$out"; exit 1; fi
+
+lint: ## staticcheck, at the version pinned in tools/go.mod
+	$(GO) tool -modfile=tools/go.mod staticcheck $(PACKAGES)
+
+unit: ## all tests, shuffled, with the race detector
+	$(GO) test -race -shuffle=on -timeout 20m $(PACKAGES)
+
+demo: ## the whole story, once, on the built binary
+	$(GO) build -o .cache/gradegate ./cmd/gradegate
+	.cache/gradegate demo --exit
+
+fuzz: ## every fuzz target for FUZZTIME each
+	@sh scripts/fuzz.sh $(FUZZTIME)
+
+bench: ## the figures of docs/performance.md, as ratios within one run
+	$(GO) test -run '^$$' -bench . -benchmem ./internal/token ./internal/authn ./internal/journal ./internal/trail
+	$(GO) test -run '^$$' -bench 'Pairs' -benchtime 1x ./internal/server
+
+build: ## a static binary
+	CGO_ENABLED=0 $(GO) build -trimpath -o gradegate ./cmd/gradegate
+
+clean: ## what the targets above made
+	rm -rf .cache gradegate

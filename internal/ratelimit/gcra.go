@@ -1,0 +1,67 @@
+// Package ratelimit counts requests against time, in one atomic word per key.
+//
+// It is the generic cell rate algorithm (ITU-T I.371): a key's state is the
+// instant at which its bucket is full again. Two uses are built on it: buckets
+// by key for requests that are allowed, and a budget of failures by address.
+package ratelimit
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+// Limit is Events per Per, of which Burst may come at once (zero: Events).
+type Limit struct {
+	Events int
+	Per    time.Duration
+	Burst  int
+}
+
+// Decision is the answer for one request.
+type Decision struct {
+	Allowed    bool
+	Remaining  int           // how many more would be allowed right now
+	RetryAfter time.Duration // until the next one is, if this was not
+	Reset      time.Duration // until the bucket is full again
+}
+
+func (l Limit) step() int64 { return max(1, l.Per.Microseconds()/int64(max(1, l.Events))) }
+
+func (l Limit) burst() int64 {
+	if l.Burst > 0 {
+		return int64(l.Burst)
+	}
+	return int64(max(1, l.Events))
+}
+
+// Take takes one event from the state. It may be called concurrently and
+// allocates nothing.
+func (l Limit) Take(state *atomic.Int64, now time.Time) Decision {
+	for {
+		old := state.Load()
+		next, d := l.decide(old, now.UnixMicro(), 1)
+		if !d.Allowed || state.CompareAndSwap(old, next) {
+			return d
+		}
+	}
+}
+
+// Peek tells what Take would say, and takes nothing.
+func (l Limit) Peek(state *atomic.Int64, now time.Time) Decision {
+	_, d := l.decide(state.Load(), now.UnixMicro(), 1)
+	return d
+}
+
+// decide is the algorithm: full is the instant at which the bucket is full.
+func (l Limit) decide(full, now, n int64) (int64, Decision) {
+	step := l.step()
+	room := step * l.burst()
+	full = max(full, now)
+	next := full + step*n
+	if over := next - now - room; over > 0 {
+		return full, Decision{RetryAfter: micros(over), Reset: micros(full - now)}
+	}
+	return next, Decision{Allowed: true, Remaining: int((room - (next - now)) / step), Reset: micros(next - now)}
+}
+
+func micros(us int64) time.Duration { return time.Duration(us) * time.Microsecond }
