@@ -8,7 +8,6 @@
 package audit
 
 import (
-	"bytes"
 	"encoding/json"
 	"strings"
 	"time"
@@ -45,6 +44,7 @@ const (
 	ServerStart      Action = "server.start"
 	ServerStop       Action = "server.stop"
 	StoreRecover     Action = "store.recover"
+	TrailGap         Action = "trail.gap" // a sink was away; the other one has the lines
 )
 
 // Tightens reports whether the action only ever takes rights away. Such
@@ -108,19 +108,7 @@ const agentMax = 200
 
 // Encode is the one canonical form: a JSON object on one line, HTML left
 // alone, control and direction characters of foreign text replaced.
-func (e Event) Encode() []byte {
-	e.At = e.At.UTC().Truncate(time.Microsecond)
-	e.Agent = Clean(e.Agent, agentMax)
-	e.Route = Clean(e.Route, agentMax)
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(e); err != nil {
-		// A struct of strings, numbers and a time below year 10000 always encodes.
-		return []byte(`{"action":"encoding.failed"}`)
-	}
-	return bytes.TrimRight(b.Bytes(), "\n")
-}
+func (e Event) Encode() []byte { return e.Append(nil) }
 
 // Decode reads a line that Encode wrote.
 func Decode(line []byte) (Event, error) {
@@ -135,7 +123,10 @@ func Decode(line []byte) (Event, error) {
 func Clean(s string, limit int) string {
 	if len(s) > limit {
 		s = s[:limit]
-		for len(s) > 0 && !utf8.ValidString(s[len(s)-1:]) && !utf8.RuneStart(s[len(s)-1]) {
+		for range utf8.UTFMax - 1 { // a character that the cut went through
+			if r, n := utf8.DecodeLastRuneInString(s); r != utf8.RuneError || n != 1 {
+				break
+			}
 			s = s[:len(s)-1]
 		}
 	}

@@ -1,0 +1,130 @@
+package trail
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"gradegate/internal/audit"
+	"gradegate/internal/journal"
+)
+
+// Query selects lines. Zero members do not select.
+type Query struct {
+	Stream       string // use, act; "" is both, ordered by time
+	Since, Until time.Time
+	Actor        string
+	Token        string
+	Target       string
+	Owner        string
+	Action       string // exact, or a prefix that ends in a dot
+	Outcome      string
+	Addr         string
+	Request      string
+	Reason       string
+	Limit        int // newest that many; 0: 100
+}
+
+// Found is a line with the stream and place it stands at.
+type Found struct {
+	Stream string
+	Index  uint64
+	audit.Event
+}
+
+func (q Query) matches(e *audit.Event) bool {
+	is := func(want, have string) bool { return want == "" || want == have }
+	action := is(q.Action, string(e.Action)) || strings.HasSuffix(q.Action, ".") && strings.HasPrefix(string(e.Action), q.Action)
+	return action && is(q.Actor, e.Actor) && (is(q.Token, e.Token) || q.Token == e.Target) && is(q.Target, e.Target) && is(q.Owner, e.Owner) &&
+		is(q.Outcome, string(e.Outcome)) && is(q.Addr, e.Addr) && is(q.Request, e.Request) && is(q.Reason, e.Reason) &&
+		(q.Since.IsZero() || !e.At.Before(q.Since)) && (q.Until.IsZero() || e.At.Before(q.Until))
+}
+
+// Search finds the newest lines that match, oldest first. It reads the files
+// from the end, and stops at the segment where it has enough.
+func Search(ctx context.Context, dir string, q Query) ([]Found, error) {
+	if q.Limit <= 0 {
+		q.Limit = 100
+	}
+	var out []Found
+	for _, name := range []string{Use, Act} {
+		if q.Stream != "" && q.Stream != name {
+			continue
+		}
+		found, err := searchStream(ctx, filepath.Join(dir, name), name, q)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, found...)
+	}
+	slices.SortStableFunc(out, func(a, b Found) int { return a.At.Compare(b.At) })
+	return out[max(0, len(out)-q.Limit):], nil
+}
+
+// errStop ends the reading of a segment where the next one begins.
+var errStop = errors.New("stop")
+
+func searchStream(ctx context.Context, dir, name string, q Query) ([]Found, error) {
+	segments, err := journal.Segments(dir)
+	if err != nil {
+		return nil, fmt.Errorf("trail: %w", err)
+	}
+	var out []Found
+	end := ^uint64(0)
+	for _, s := range slices.Backward(segments) {
+		var here []Found
+		_, err := journal.Read(dir, s.First, func(r journal.Record) error {
+			if r.Index >= end {
+				return errStop
+			}
+			if r.Index&0xfff == 0 && ctx.Err() != nil {
+				return ctx.Err()
+			}
+			if e, err := audit.Decode(r.Data); err == nil && q.matches(&e) {
+				here = append(here, Found{Stream: name, Index: r.Index, Event: e})
+			}
+			return nil
+		})
+		if err != nil && !errors.Is(err, errStop) {
+			return nil, fmt.Errorf("trail: %w", err)
+		}
+		out = append(here, out...)
+		end = s.First
+		if len(out) >= q.Limit {
+			break
+		}
+	}
+	return out[max(0, len(out)-q.Limit):], nil
+}
+
+// pollEvery is how often Follow looks for new lines.
+const pollEvery = 200 * time.Millisecond
+
+// Follow calls fn for every line of a stream from an index on, and goes on
+// with what is written from then on, until ctx ends.
+func Follow(ctx context.Context, dir, name string, from uint64, fn func(Found) error) error {
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	for {
+		_, err := journal.Read(filepath.Join(dir, name), from, func(r journal.Record) error {
+			from = r.Index + 1
+			e, err := audit.Decode(r.Data)
+			if err != nil {
+				return nil //nolint:nilerr // a line of a newer version: not ours to print
+			}
+			return fn(Found{Stream: name, Index: r.Index, Event: e})
+		})
+		if err != nil {
+			return fmt.Errorf("trail: %w", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}

@@ -1,0 +1,60 @@
+package trail
+
+import (
+	"encoding/json"
+
+	"golang.org/x/mod/sumdb/tlog"
+)
+
+// edge is the right edge of a Merkle tree (RFC 6962): the roots of the
+// complete subtrees it consists of, largest first, one for each bit of the
+// size. It is all that is needed to append and to compute the root.
+type edge struct {
+	Size  uint64      `json:"size"`
+	Roots []tlog.Hash `json:"roots"`
+}
+
+// add appends one record.
+func (e *edge) add(record []byte) {
+	h := tlog.RecordHash(record)
+	for n := e.Size; n&1 == 1; n >>= 1 {
+		last := len(e.Roots) - 1
+		h = tlog.NodeHash(e.Roots[last], h)
+		e.Roots = e.Roots[:last]
+	}
+	e.Roots = append(e.Roots, h)
+	e.Size++
+}
+
+// root is the tree's hash; of an empty tree it is that of RFC 6962.
+func (e *edge) root() tlog.Hash {
+	if len(e.Roots) == 0 {
+		h, _ := tlog.TreeHash(0, nil) // reads nothing: the tree is empty
+		return h
+	}
+	h := e.Roots[len(e.Roots)-1]
+	for i := len(e.Roots) - 2; i >= 0; i-- {
+		h = tlog.NodeHash(e.Roots[i], h)
+	}
+	return h
+}
+
+func (e *edge) clone() edge {
+	return edge{Size: e.Size, Roots: append([]tlog.Hash(nil), e.Roots...)}
+}
+
+// meta is our part of a segment's header: with the edge in it, neither
+// start-up nor verification needs the segments before.
+type meta struct {
+	KeyID string `json:"key_id"`
+	Edge  *edge  `json:"edge,omitempty"`
+}
+
+func readMeta(raw json.RawMessage) (meta, error) {
+	var m meta
+	if len(raw) == 0 {
+		return m, nil
+	}
+	err := json.Unmarshal(raw, &m)
+	return m, err
+}
