@@ -1,0 +1,266 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Client talks to one gradegate server. Its fields are set before first use;
+// after that it is safe for concurrent use.
+type Client struct {
+	// BaseURL is the server, such as https://grade.example.org, or
+	// unix:///path/admin.sock for the server's own socket.
+	BaseURL string
+	// Token is the credential; empty for calls that need none.
+	Token string
+	// Agent is how the client calls itself.
+	Agent string
+	// Retries is how often a request is sent again after an answer was lost or
+	// the server was unavailable; every request that creates carries an
+	// Idempotency-Key, so that nothing is done twice.
+	Retries int
+	// Wait pauses between tries; tests replace it.
+	Wait func(context.Context, time.Duration) error
+
+	http *http.Client
+}
+
+// Error is a refusal by the server, or the failure to reach it (Status 0).
+type Error struct {
+	Problem
+	RetryAfter time.Duration
+	Cause      error
+}
+
+func (e *Error) Error() string {
+	if e.Status == 0 {
+		return e.Detail
+	}
+	return fmt.Sprintf("%s (%s)", e.Detail, e.Code)
+}
+
+// Unwrap gives the cause.
+func (e *Error) Unwrap() error { return e.Cause }
+
+// NewClient makes a client for a server. A token is never sent over plain HTTP
+// except to this machine itself, and never follows a redirect elsewhere.
+func NewClient(base, token string) (*Client, error) {
+	base = strings.TrimRight(base, "/")
+	c := &Client{BaseURL: base, Token: token, Retries: 4, Wait: pause, Agent: "gradegate (" + runtime.GOOS + ")"}
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	if path, ok := strings.CutPrefix(base, "unix://"); ok {
+		c.BaseURL = "http://localhost"
+		t.Proxy = nil
+		t.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "unix", path)
+		}
+	} else if err := checkURL(base, token); err != nil {
+		return nil, err
+	}
+	if file := os.Getenv("GRADEGATE_CA_FILE"); file != "" {
+		pool, err := caPool(file)
+		if err != nil {
+			return nil, err
+		}
+		t.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
+	}
+	c.http = &http.Client{Transport: t, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	return c, nil
+}
+
+func checkURL(base, token string) error {
+	u, err := url.Parse(base)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return &Error{Problem: Problem{Code: "url_invalid", Detail: "The server's address is no URL.", Fix: "Use for example --url https://grade.example.org"}}
+	}
+	if u.Scheme == "http" && token != "" && !loopback(u.Hostname()) {
+		return &Error{Problem: Problem{
+			Code:   "plain_http",
+			Detail: "A token is not sent over plain HTTP to another machine.",
+			Fix:    "Use https:// in --url or GRADEGATE_URL.",
+		}}
+	}
+	return nil
+}
+
+func loopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+func caPool(file string) (*x509.CertPool, error) {
+	pem, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("GRADEGATE_CA_FILE: %w", err)
+	}
+	pool, err := x509.SystemCertPool()
+	if err != nil {
+		pool = x509.NewCertPool()
+	}
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("GRADEGATE_CA_FILE: %s holds no certificate", file)
+	}
+	return pool, nil
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
+}
+
+// call is one request to be sent, perhaps several times.
+type call struct {
+	method, path string
+	query        url.Values
+	body         any  // encoded as JSON
+	creates      bool // carries an Idempotency-Key
+	header       http.Header
+}
+
+// do sends a call and decodes the answer into out (nil: it is dropped).
+func (c *Client) do(ctx context.Context, k call, out any) error {
+	var body []byte
+	if k.body != nil {
+		var err error
+		if body, err = json.Marshal(k.body); err != nil {
+			return fmt.Errorf("encoding the request: %w", err)
+		}
+	}
+	key := ""
+	if k.creates {
+		key = rand.Text()
+	}
+	for try := 0; ; try++ {
+		resp, err := c.send(ctx, k, bytes.NewReader(body), k.body != nil, key)
+		if err == nil {
+			defer func() { _ = resp.Body.Close() }()
+			return decode(resp, out)
+		}
+		if !c.again(ctx, k, err, try) {
+			return err
+		}
+	}
+}
+
+// again waits if the call may be sent once more.
+func (c *Client) again(ctx context.Context, k call, err error, try int) bool {
+	var e *Error
+	if try >= c.Retries || !errors.As(err, &e) || ctx.Err() != nil {
+		return false
+	}
+	safe := k.method == http.MethodGet || k.method == http.MethodDelete || k.method == http.MethodPut || k.creates
+	if !safe || e.Status != 0 && e.Status != http.StatusServiceUnavailable {
+		return false
+	}
+	wait := 200 * time.Millisecond << try
+	if e.RetryAfter > 0 {
+		wait = min(e.RetryAfter, 10*time.Second)
+	}
+	return c.Wait(ctx, wait) == nil
+}
+
+func (c *Client) send(ctx context.Context, k call, body io.Reader, isJSON bool, key string) (*http.Response, error) {
+	u := c.BaseURL + k.path
+	if len(k.query) > 0 {
+		u += "?" + k.query.Encode()
+	}
+	if !isJSON && k.header.Get("Content-Type") == "" {
+		body = nil
+	}
+	req, err := http.NewRequestWithContext(ctx, k.method, u, body)
+	if err != nil {
+		return nil, fmt.Errorf("building the request: %w", err)
+	}
+	for name, values := range k.header {
+		req.Header[name] = values
+	}
+	if isJSON {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	req.Header.Set("User-Agent", c.Agent)
+	if c.Token != "" {
+		req.Header.Set("Authorization", "Bearer "+c.Token)
+	}
+	if key != "" {
+		req.Header.Set("Idempotency-Key", key)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, unreachable(c.BaseURL, err)
+	}
+	if resp.StatusCode >= 300 {
+		defer func() { _ = resp.Body.Close() }()
+		return nil, refusal(resp)
+	}
+	return resp, nil
+}
+
+func unreachable(base string, err error) error {
+	var e *url.Error
+	cause := err
+	if errors.As(err, &e) {
+		cause = e.Err
+	}
+	return &Error{Cause: err, Problem: Problem{
+		Code: "unreachable", Detail: fmt.Sprintf("The server %s does not answer: %v.", base, cause),
+		Fix: "Check --url or GRADEGATE_URL, and whether the server runs: gradegate serve",
+	}}
+}
+
+// refusal reads a problem document; a proxy's own page gives its status only.
+func refusal(resp *http.Response) error {
+	e := &Error{Problem: Problem{Status: resp.StatusCode, Code: "http_" + strconv.Itoa(resp.StatusCode), RequestID: resp.Header.Get("X-Request-Id")}}
+	data, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	if err := json.Unmarshal(data, &e.Problem); err == nil {
+		_ = json.Unmarshal(data, &e.More) // the same document once more, whole
+	}
+	if e.Detail == "" {
+		e.Detail = "The server answered " + resp.Status + "."
+	}
+	if s, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && s >= 0 {
+		e.RetryAfter = time.Duration(s) * time.Second
+	}
+	return e
+}
+
+func decode(resp *http.Response, out any) error {
+	if out == nil {
+		_, _ = io.Copy(io.Discard, resp.Body)
+		return nil
+	}
+	if err := json.NewDecoder(resp.Body).Decode(out); err != nil {
+		return fmt.Errorf("the server's answer cannot be read: %w", err)
+	}
+	return nil
+}
+
+// stream sends a call and hands the open answer over.
+func (c *Client) stream(ctx context.Context, k call) (io.ReadCloser, error) {
+	resp, err := c.send(ctx, k, nil, false, "")
+	if err != nil {
+		return nil, err
+	}
+	return resp.Body, nil
+}

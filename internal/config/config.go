@@ -1,0 +1,271 @@
+// Package config is everything that can be configured, in one documented
+// struct. It is filled from defaults, a strict YAML file, the environment and
+// flags, in that order; an unknown key is an error with its line. With no
+// configuration at all the program works.
+package config
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"gradegate/internal/fault"
+)
+
+// Config is the configuration of a server. The environment variable of a
+// member is GRADEGATE_ and its path in capitals, such as GRADEGATE_LEDGER_DIR.
+type Config struct {
+	Data        string `yaml:"data" doc:"Folder for everything the server keeps."`
+	Listen      string `yaml:"listen" doc:"Address of the public API; port 0 picks a free one."`
+	AdminListen string `yaml:"admin_listen" doc:"Address of the administrators' API and metrics; empty: the public one serves it."`
+	PublicURL   string `yaml:"public_url" doc:"How clients reach the server, such as https://grade.example.org."`
+	Insecure    bool   `yaml:"insecure" doc:"Allow plain HTTP on an address that is not loopback."`
+
+	TLS struct {
+		Cert string `yaml:"cert" doc:"PEM file with the certificate chain; read again when it changes."`
+		Key  string `yaml:"key" doc:"PEM file with the private key."`
+	} `yaml:"tls"`
+
+	TrustedProxies []string `yaml:"trusted_proxies" doc:"Networks whose forwarding header is believed; nobody by default."`
+	ProxyHeader    string   `yaml:"proxy_header" doc:"The one header that trusted proxies set."`
+
+	KeyFile string `yaml:"key_file" doc:"The root key; made at the first start. Empty: root.key in the data folder."`
+	Ledger  struct {
+		Dir string `yaml:"dir" doc:"Folder of the ledger; put it on another disk. Empty: ledger in the data folder."`
+	} `yaml:"ledger"`
+	Database struct {
+		Tokens string `yaml:"tokens" doc:"postgres:// URL of the tokens database; empty: SQLite in the data folder."`
+		Jobs   string `yaml:"jobs" doc:"postgres:// URL of the jobs database; empty: SQLite in the data folder."`
+	} `yaml:"database"`
+	Audit struct {
+		Dir    string `yaml:"dir" doc:"Folder of the audit trail. Empty: audit in the data folder."`
+		Second string `yaml:"second" doc:"A second folder for it, on another disk."`
+		Sync   string `yaml:"sync" doc:"normal: reads are recorded with the kernel and synced within 100 ms; strict: every line is synced before the answer."`
+	} `yaml:"audit"`
+	Executor struct {
+		Kind  string `yaml:"kind" doc:"Where jobs run: local."`
+		Local struct {
+			Unsafe bool     `yaml:"unsafe" doc:"Run programs without isolation where none is to be had."`
+			GPUs   []string `yaml:"gpus" doc:"Ids of the GPUs that are handed out."`
+			Slots  int      `yaml:"slots" doc:"Jobs at a time; 0: one for each processor."`
+		} `yaml:"local"`
+	} `yaml:"executor"`
+	Policy struct {
+		MaxPerUser  int      `yaml:"max_per_user" doc:"Personal tokens that one user may have."`
+		Lifetime    Duration `yaml:"lifetime" doc:"Lifetime of a personal token unless another is asked for."`
+		MaxLifetime Duration `yaml:"max_lifetime" doc:"The most that a token and its successors can live."`
+	} `yaml:"policy"`
+}
+
+// Default is the configuration of a server that nobody configured.
+func Default() Config {
+	var c Config
+	c.Data, c.Listen, c.ProxyHeader = "gradegate-data", "127.0.0.1:8080", "X-Forwarded-For"
+	c.Audit.Sync, c.Executor.Kind = "normal", "local"
+	c.Policy.MaxPerUser, c.Policy.Lifetime, c.Policy.MaxLifetime = 1, Duration(90*24*time.Hour), Duration(365*24*time.Hour)
+	return c
+}
+
+// Origins says for each member that is not a default where its value is from.
+type Origins map[string]string
+
+// Load reads the configuration: file (may be empty) over the defaults, then
+// the environment. It checks nothing but the form; call Check.
+func Load(file string, env []string) (Config, Origins, error) {
+	c, origins := Default(), Origins{}
+	if file != "" {
+		if err := c.readFile(file, origins); err != nil {
+			return c, origins, err
+		}
+	}
+	if err := c.readEnv(env, origins); err != nil {
+		return c, origins, err
+	}
+	return c, origins, nil
+}
+
+func (c *Config) readFile(file string, origins Origins) error {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return fault.Wrap(fault.Invalid, "config_missing", "The configuration file cannot be read: "+err.Error()+".", err).
+			WithFix("Name another one with --config, or none.")
+	}
+	dec := yaml.NewDecoder(bytes.NewReader(data))
+	dec.KnownFields(true)
+	if err := dec.Decode(c); err != nil && !errors.Is(err, io.EOF) {
+		return fault.Wrap(fault.Invalid, "config_invalid", fmt.Sprintf("%s: %s.", file, strings.TrimPrefix(err.Error(), "yaml: ")), err).
+			WithFix("gradegate check-config --config %s", file)
+	}
+	var set map[string]any
+	_ = yaml.Unmarshal(data, &set) // it was just read
+	note(set, "", file, origins)
+	return nil
+}
+
+func note(set map[string]any, prefix, origin string, origins Origins) {
+	for k, v := range set {
+		if inner, ok := v.(map[string]any); ok {
+			note(inner, prefix+k+".", origin, origins)
+			continue
+		}
+		origins[prefix+k] = origin
+	}
+}
+
+const envPrefix = "GRADEGATE_"
+
+// clientVars are the variables of the command line's own side.
+var clientVars = map[string]bool{"URL": true, "HOST": true, "TOKEN": true, "TOKEN_FILE": true, "CA_FILE": true, "CONFIG": true}
+
+func (c *Config) readEnv(env []string, origins Origins) error {
+	values := map[string]string{}
+	for _, kv := range env {
+		name, value, _ := strings.Cut(kv, "=")
+		if short, ok := strings.CutPrefix(name, envPrefix); ok && !clientVars[short] {
+			values[short] = value
+		}
+	}
+	var bad error
+	c.walk(func(path string, v reflect.Value, _ string) {
+		name := strings.ToUpper(strings.ReplaceAll(path, ".", "_"))
+		text, ok := values[name]
+		if !ok {
+			return
+		}
+		delete(values, name)
+		origins[path] = envPrefix + name
+		if v.Kind() == reflect.Slice {
+			text = "[" + text + "]"
+		}
+		if v.Kind() == reflect.String {
+			v.SetString(text)
+			return
+		}
+		if err := yaml.Unmarshal([]byte(text), v.Addr().Interface()); err != nil && bad == nil {
+			bad = fault.Wrap(fault.Invalid, "config_invalid", fmt.Sprintf("%s%s: %s.", envPrefix, name, strings.TrimPrefix(err.Error(), "yaml: ")), err)
+		}
+	})
+	for name := range values {
+		if bad == nil && !strings.HasPrefix(name, "DATA_") && !strings.HasPrefix(name, "JOB") && name != "OUTPUT" && name != "RUN_TOKEN_FILE" {
+			bad = fault.New(fault.Invalid, "config_unknown", "There is no setting for the variable %s%s.", envPrefix, name).
+				WithFix("gradegate check-config")
+		}
+	}
+	return bad
+}
+
+// walk visits every member with its path, such as "ledger.dir".
+func (c *Config) walk(visit func(path string, v reflect.Value, doc string)) {
+	var into func(prefix string, v reflect.Value)
+	into = func(prefix string, v reflect.Value) {
+		for i := range v.NumField() {
+			f := v.Type().Field(i)
+			path := prefix + f.Tag.Get("yaml")
+			if f.Type.Kind() == reflect.Struct {
+				into(path+".", v.Field(i))
+				continue
+			}
+			visit(path, v.Field(i), f.Tag.Get("doc"))
+		}
+	}
+	into("", reflect.ValueOf(c).Elem())
+}
+
+// Describe writes every setting with its value, its origin and its meaning.
+func (c Config) Describe(w io.Writer, origins Origins) error {
+	var err error
+	c.walk(func(path string, v reflect.Value, doc string) {
+		origin := origins[path]
+		if origin == "" {
+			origin = "default"
+		}
+		if _, e := fmt.Fprintf(w, "%-24s %-28v %-18s %s\n", path, v.Interface(), "("+origin+")", doc); e != nil {
+			err = e
+		}
+	})
+	return err
+}
+
+// Check says what cannot work, with a way to mend it.
+func (c Config) Check() error {
+	bad := func(detail, fix string) error { return fault.New(fault.Invalid, "config_invalid", "%s", detail).WithFix("%s", fix) }
+	switch {
+	case c.Data == "":
+		return bad("data is empty.", "data: /var/lib/gradegate")
+	case c.Audit.Sync != "normal" && c.Audit.Sync != "strict":
+		return bad("audit.sync is neither normal nor strict.", "audit: {sync: normal}")
+	case c.Executor.Kind != "local":
+		return bad("executor.kind "+c.Executor.Kind+" does not exist.", "executor: {kind: local}")
+	case (c.TLS.Cert == "") != (c.TLS.Key == ""):
+		return bad("tls needs both cert and key.", "tls: {cert: FILE, key: FILE}")
+	case c.Policy.MaxPerUser < 1:
+		return bad("policy.max_per_user is below 1.", "policy: {max_per_user: 1}")
+	case c.Policy.MaxLifetime < c.Policy.Lifetime || c.Policy.Lifetime < Duration(15*time.Minute):
+		return bad("policy.lifetime lies outside of 15 minutes to policy.max_lifetime.", "policy: {lifetime: 90d, max_lifetime: 365d}")
+	}
+	if _, err := c.Proxies(); err != nil {
+		return err
+	}
+	return c.checkListen()
+}
+
+func (c Config) checkListen() error {
+	for _, l := range []string{c.Listen, c.AdminListen} {
+		if l == "" {
+			continue
+		}
+		host, _, ok := cutPort(l)
+		if !ok {
+			return fault.New(fault.Invalid, "config_invalid", "%s is no address to listen on.", l).WithFix("listen: 127.0.0.1:8080")
+		}
+		if a, err := netip.ParseAddr(host); host == "localhost" || err == nil && a.IsLoopback() {
+			continue
+		}
+		if c.TLS.Cert == "" && !c.Insecure && len(c.TrustedProxies) == 0 {
+			return fault.New(fault.Invalid, "plain_http", "Plain HTTP on %s would show every token to the network.", l).
+				WithFix("Set tls, or trusted_proxies if a proxy in front does it; --insecure overrides this.")
+		}
+	}
+	return nil
+}
+
+func cutPort(s string) (host, port string, ok bool) {
+	i := strings.LastIndexByte(s, ':')
+	if i < 0 {
+		return "", "", false
+	}
+	return strings.Trim(s[:i], "[]"), s[i+1:], true
+}
+
+// Proxies are the networks of trusted proxies.
+func (c Config) Proxies() ([]netip.Prefix, error) {
+	var out []netip.Prefix
+	for _, s := range c.TrustedProxies {
+		p, err := netip.ParsePrefix(s)
+		if a, e := netip.ParseAddr(s); err != nil && e == nil {
+			p, err = a.Prefix(a.BitLen())
+		}
+		if err != nil {
+			return nil, fault.New(fault.Invalid, "config_invalid", "trusted_proxies: %s is no network.", s).WithFix("trusted_proxies: [10.0.0.0/8]")
+		}
+		out = append(out, p.Masked())
+	}
+	return out, nil
+}
+
+// Path gives the place of something in the data folder, unless it is set.
+func (c Config) Path(set, name string) string {
+	if set != "" {
+		return set
+	}
+	return filepath.Join(c.Data, name)
+}
