@@ -62,6 +62,17 @@ func (s *shards[V]) drop(dead func(V) bool) {
 	}
 }
 
+func (s *shards[V]) each(do func(V)) {
+	for i := range s.part {
+		p := &s.part[i]
+		p.RLock()
+		for _, v := range p.m {
+			do(v)
+		}
+		p.RUnlock()
+	}
+}
+
 func (s *shards[V]) len() (n int) {
 	for i := range s.part {
 		p := &s.part[i]

@@ -197,7 +197,9 @@ func (c Config) Describe(w io.Writer, origins Origins) error {
 
 // Check says what cannot work, with a way to mend it.
 func (c Config) Check() error {
-	bad := func(detail, fix string) error { return fault.New(fault.Invalid, "config_invalid", "%s", detail).WithFix("%s", fix) }
+	bad := func(detail, fix string) error {
+		return fault.New(fault.Invalid, "config_invalid", "%s", detail).WithFix("%s", fix)
+	}
 	switch {
 	case c.Data == "":
 		return bad("data is empty.", "data: /var/lib/gradegate")

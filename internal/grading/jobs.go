@@ -192,3 +192,20 @@ func settlement(j job.Job, now time.Time) *Settlement {
 }
 
 var refundable = map[string]bool{"lost": true, "start_failed": true, "internal": true, "no_sandbox": true}
+
+// Result gives a job whose grade the subject may see.
+func (g *Grading) Result(ctx context.Context, s *policy.Subject, id job.ID) (Detail, error) {
+	d, err := g.see(ctx, s, policy.JobResult, id)
+	if err != nil {
+		return d, err
+	}
+	switch {
+	case d.Job.State == job.Succeeded:
+		return d, nil
+	case d.Job.State.Final():
+		return d, fault.New(fault.Conflict, "job_without_grade", "The job %s has no grade: it is %s (%s).", id, d.Job.State, d.Job.Reason).
+			With("reason", d.Job.Reason).WithFix("gradegate job show %s", id)
+	}
+	return d, fault.New(fault.Conflict, "job_not_over", "The job %s is %s; it has no grade yet.", id, d.Job.State).
+		WithFix("gradegate job wait %s", id)
+}

@@ -13,8 +13,6 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
-	"regexp"
-	"strings"
 	"sync"
 	"time"
 
@@ -158,27 +156,16 @@ func unavailable(err error) error {
 		WithRetry(2 * time.Second)
 }
 
-// tokenRE finds whole secrets and stumps of them long enough to matter.
-var tokenRE = regexp.MustCompile(`gg(?:pat|ses|svc|job|run|ref|scm|brk|inv)_[0-9A-Za-z_]{5,}`)
-
 // scrubbed makes sure that foreign text carries no secret: a token in a URL or
 // in a client's name is cut to what may be shown.
 func scrubbed(e *audit.Event) *audit.Event {
-	e.Route, e.Agent = Scrub(e.Route), Scrub(e.Agent)
+	e.Route, e.Agent = audit.Scrub(e.Route), audit.Scrub(e.Agent)
 	for k, v := range e.Detail {
-		if clean := Scrub(v); clean != v {
+		if clean := audit.Scrub(v); clean != v {
 			e.Detail[k] = clean
 		}
 	}
 	return e
-}
-
-// Scrub cuts every token in a text down to its first ten characters.
-func Scrub(s string) string {
-	if !strings.Contains(s, "_") || !strings.Contains(s, "gg") {
-		return s
-	}
-	return tokenRE.ReplaceAllStringFunc(s, func(m string) string { return m[:min(10, len(m))] + "…" })
 }
 
 // everySecond signs what is new and writes the counts of refusals.

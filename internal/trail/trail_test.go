@@ -272,11 +272,11 @@ func TestSecondSink(t *testing.T) {
 func TestScrub(t *testing.T) {
 	s := token.NewSecret(token.Personal).Reveal()
 	for _, in := range []string{"curl " + s, "/x?token=" + s, s + s, s[:40]} {
-		if out := Scrub(in); strings.Contains(out, s[12:30]) {
+		if out := audit.Scrub(in); strings.Contains(out, s[12:30]) {
 			t.Errorf("%q kept a secret", out)
 		}
 	}
-	if plain := "python-requests/2.31 (gg)"; Scrub(plain) != plain {
+	if plain := "python-requests/2.31 (gg)"; audit.Scrub(plain) != plain {
 		t.Error("plain text was changed")
 	}
 	dir := t.TempDir()

@@ -1,0 +1,84 @@
+package authn
+
+import (
+	"gradegate/internal/principal"
+	"gradegate/internal/token"
+)
+
+// The table answers the store's reads while the database is dead: everything
+// that was acknowledged is in it.
+
+// Token is a token's record.
+func (t *Table) Token(id token.ID) (token.Token, bool) {
+	e, ok := t.tokens.get(publicOf(id))
+	if !ok {
+		return token.Token{}, false
+	}
+	r := e.record.Load()
+	if r == nil {
+		return token.Token{}, false
+	}
+	return *r, true
+}
+
+// TokensOf is an owner's tokens. It looks at every token there is: it is for
+// emergencies.
+func (t *Table) TokensOf(owner principal.ID) []token.Token {
+	var out []token.Token
+	t.tokens.each(func(e *entry) {
+		if r := e.record.Load(); r != nil && r.Owner == owner {
+			out = append(out, *r)
+		}
+	})
+	return out
+}
+
+// Principal is a principal's record.
+func (t *Table) Principal(id principal.ID) (principal.Principal, bool) {
+	t.mu.RLock()
+	o := t.owners[id]
+	t.mu.RUnlock()
+	if o == nil {
+		return principal.Principal{}, false
+	}
+	p := o.record.Load()
+	if p == nil {
+		return principal.Principal{}, false
+	}
+	return *p, true
+}
+
+// PrincipalByName finds a principal; somebody active comes before a leaver of
+// the same name.
+func (t *Table) PrincipalByName(name string) (found principal.Principal, ok bool) {
+	t.eachPrincipal(func(p *principal.Principal) {
+		if p.Name == name && (!ok || found.Status != principal.Active) {
+			found, ok = *p, true
+		}
+	})
+	return found, ok
+}
+
+// HasAdmin reports whether some active administrator holds or held a credential.
+func (t *Table) HasAdmin() (has bool) {
+	t.eachPrincipal(func(p *principal.Principal) {
+		has = has || p.Role == principal.Admin && p.Status == principal.Active && !p.Enrolled.IsZero()
+	})
+	return has
+}
+
+// NameOf is a principal's name; "" if there is none of that id.
+func (t *Table) NameOf(id principal.ID) string {
+	p, _ := t.Principal(id)
+	return p.Name
+}
+
+func (t *Table) eachPrincipal(do func(*principal.Principal)) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	for _, o := range t.owners {
+		if p := o.record.Load(); p != nil {
+			do(p)
+		}
+	}
+}
