@@ -2,7 +2,11 @@ package api
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"io"
+	"iter"
+	"maps"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -18,7 +22,7 @@ func post[T any](ctx context.Context, c *Client, path string, body any) (out T, 
 	return out, err
 }
 
-// List reads all pages of a list.
+// list reads all pages of a list.
 func list[T any](ctx context.Context, c *Client, path string, query url.Values) ([]T, error) {
 	all := []T{}
 	if query == nil {
@@ -30,7 +34,7 @@ func list[T any](ctx context.Context, c *Client, path string, query url.Values) 
 			return nil, err
 		}
 		all = append(all, page.Items...)
-		if page.NextCursor == "" {
+		if page.NextCursor == "" || page.NextCursor == query.Get("cursor") { // one that stands still would never end
 			return all, nil
 		}
 		query.Set("cursor", page.NextCursor)
@@ -130,6 +134,11 @@ func (c *Client) OffboardUser(ctx context.Context, id string, r Offboard) (User,
 	return post[User](ctx, c, "/v1/users/"+seg(id)+"/offboard", r)
 }
 
+// RevokeAllOfUser ends all tokens of a user.
+func (c *Client) RevokeAllOfUser(ctx context.Context, id string) (User, error) {
+	return post[User](ctx, c, "/v1/users/"+seg(id)+"/revoke-all", nil)
+}
+
 // UserTokens lists a user's tokens.
 func (c *Client) UserTokens(ctx context.Context, id string) ([]Token, error) {
 	return list[Token](ctx, c, "/v1/users/"+seg(id)+"/tokens", nil)
@@ -164,6 +173,30 @@ func (c *Client) CompetitionFile(ctx context.Context, name, file string) (io.Rea
 // and limit.
 func (c *Client) Jobs(ctx context.Context, query url.Values) (Page[Job], error) {
 	return get[Page[Job]](ctx, c, "/v1/jobs", query)
+}
+
+// AllJobs goes through the jobs of all pages, newest first. It ends after an error.
+func (c *Client) AllJobs(ctx context.Context, query url.Values) iter.Seq2[Job, error] {
+	return func(yield func(Job, error) bool) {
+		q := url.Values{}
+		maps.Copy(q, query)
+		for {
+			page, err := c.Jobs(ctx, q)
+			if err != nil {
+				yield(Job{}, err)
+				return
+			}
+			for _, j := range page.Items {
+				if !yield(j, nil) {
+					return
+				}
+			}
+			if page.NextCursor == "" || page.NextCursor == q.Get("cursor") {
+				return
+			}
+			q.Set("cursor", page.NextCursor)
+		}
+	}
 }
 
 // JobByID gives one job.
@@ -223,7 +256,17 @@ func (c *Client) text(ctx context.Context, path string, query url.Values) (strin
 
 // Health tells how the server is.
 func (c *Client) Health(ctx context.Context) (Health, error) {
-	return get[Health](ctx, c, "/healthz", nil)
+	var h Health
+	err := c.do(ctx, call{method: http.MethodGet, path: "/healthz", once: true}, &h)
+	// A server that is unfit says so with 503, and in the same form.
+	if e, ok := errors.AsType[*Error](err); ok && e.Status == http.StatusServiceUnavailable && e.More["checks"] != nil {
+		text, err := json.Marshal(e.More)
+		if err != nil {
+			return h, e
+		}
+		return h, json.Unmarshal(text, &h)
+	}
+	return h, err
 }
 
 // ServerVersion tells which version the server has.

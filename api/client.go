@@ -10,10 +10,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	mathrand "math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -38,6 +40,8 @@ type Client struct {
 	Wait func(context.Context, time.Duration) error
 
 	http *http.Client
+	// shown is the address as it was given, for messages.
+	shown string
 }
 
 // Error is a refusal by the server, or the failure to reach it (Status 0).
@@ -61,8 +65,11 @@ func (e *Error) Unwrap() error { return e.Cause }
 // except to this machine itself, and never follows a redirect elsewhere.
 func NewClient(base, token string) (*Client, error) {
 	base = strings.TrimRight(base, "/")
-	c := &Client{BaseURL: base, Token: token, Retries: 4, Wait: pause, Agent: "gradegate (" + runtime.GOOS + ")"}
-	t := http.DefaultTransport.(*http.Transport).Clone()
+	c := &Client{BaseURL: base, Token: token, Retries: 4, Wait: pause, Agent: "gradegate (" + runtime.GOOS + ")", shown: base}
+	if err := checkToken(token); err != nil {
+		return nil, err
+	}
+	t := newTransport()
 	if path, ok := strings.CutPrefix(base, "unix://"); ok {
 		c.BaseURL = "http://localhost"
 		t.Proxy = nil
@@ -84,9 +91,36 @@ func NewClient(base, token string) (*Client, error) {
 	return c, nil
 }
 
+// answerTime bounds the wait for the head of an answer once the request is
+// sent: a server that accepts and then hangs is no slow upload.
+const answerTime = 2 * time.Minute
+
+func newTransport() *http.Transport {
+	t := &http.Transport{Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true}
+	if d, ok := http.DefaultTransport.(*http.Transport); ok { // unless the program replaced it
+		t = d.Clone()
+	}
+	t.ResponseHeaderTimeout = answerTime
+	return t
+}
+
+// checkToken refuses what no header can carry. The text is not repeated.
+func checkToken(token string) error {
+	for _, b := range []byte(token) {
+		if b <= ' ' || b >= 0x7f {
+			return &Error{Problem: Problem{
+				Code:   "token_malformed",
+				Detail: "The token holds a space, a line break or another character that no token has.",
+				Fix:    "Copy it again, without anything around it.",
+			}}
+		}
+	}
+	return nil
+}
+
 func checkURL(base, token string) error {
 	u, err := url.Parse(base)
-	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+	if err != nil || u.Hostname() == "" || u.Scheme != "http" && u.Scheme != "https" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
 		return &Error{Problem: Problem{Code: "url_invalid", Detail: "The server's address is no URL.", Fix: "Use for example --url https://grade.example.org"}}
 	}
 	if u.Scheme == "http" && token != "" && !loopback(u.Hostname()) {
@@ -136,6 +170,7 @@ type call struct {
 	query        url.Values
 	body         any  // encoded as JSON
 	creates      bool // carries an Idempotency-Key
+	once         bool // whoever asks wants to know how it is now
 	header       http.Header
 }
 
@@ -155,30 +190,36 @@ func (c *Client) do(ctx context.Context, k call, out any) error {
 	for try := 0; ; try++ {
 		resp, err := c.send(ctx, k, bytes.NewReader(body), k.body != nil, key)
 		if err == nil {
-			defer func() { _ = resp.Body.Close() }()
-			return decode(resp, out)
+			err = c.decode(resp, out)
 		}
-		if !c.again(ctx, k, err, try) {
+		if err == nil || !c.again(ctx, k, err, try) {
 			return err
 		}
 	}
 }
 
+// patience is the longest wait that is worth it: who is told to come back
+// later than that is told so.
+const patience = 10 * time.Second
+
 // again waits if the call may be sent once more.
 func (c *Client) again(ctx context.Context, k call, err error, try int) bool {
 	var e *Error
-	if try >= c.Retries || !errors.As(err, &e) || ctx.Err() != nil {
+	if k.once || try >= c.Retries || !errors.As(err, &e) || ctx.Err() != nil {
 		return false
 	}
 	safe := k.method == http.MethodGet || k.method == http.MethodDelete || k.method == http.MethodPut || k.creates
 	if !safe || e.Status != 0 && e.Status != http.StatusServiceUnavailable {
 		return false
 	}
-	wait := 200 * time.Millisecond << try
-	if e.RetryAfter > 0 {
-		wait = min(e.RetryAfter, 10*time.Second)
+	if e.RetryAfter > patience {
+		return false
 	}
-	return c.Wait(ctx, wait) == nil
+	// Half of the pause is chance, so that clients which failed together do not
+	// come back together.
+	wait := min(200*time.Millisecond<<min(try, 8), patience) / 2
+	wait += mathrand.N(wait)
+	return c.Wait(ctx, max(wait, e.RetryAfter)) == nil
 }
 
 func (c *Client) send(ctx context.Context, k call, body io.Reader, isJSON bool, key string) (*http.Response, error) {
@@ -208,7 +249,7 @@ func (c *Client) send(ctx context.Context, k call, body io.Reader, isJSON bool, 
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return nil, unreachable(c.BaseURL, err)
+		return nil, c.unreachable(err)
 	}
 	if resp.StatusCode >= 300 {
 		defer func() { _ = resp.Body.Close() }()
@@ -217,27 +258,38 @@ func (c *Client) send(ctx context.Context, k call, body io.Reader, isJSON bool, 
 	return resp, nil
 }
 
-func unreachable(base string, err error) error {
-	var e *url.Error
+func (c *Client) unreachable(err error) error {
+	if e, ok := errors.AsType[*sourceError](err); ok {
+		return e.err // our own file, not the server
+	}
 	cause := err
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*url.Error](err); ok {
 		cause = e.Err
 	}
-	return &Error{Cause: err, Problem: Problem{
-		Code: "unreachable", Detail: fmt.Sprintf("The server %s does not answer: %v.", base, cause),
+	p := Problem{
+		Code: "unreachable", Detail: fmt.Sprintf("The server %s does not answer: %v.", c.shown, cause),
 		Fix: "Check --url or GRADEGATE_URL, and whether the server runs: gradegate serve",
-	}}
+	}
+	if socket, ok := strings.CutPrefix(c.shown, "unix://"); ok {
+		p.Fix = "Start the server if it does not run: gradegate serve --data " + filepath.Dir(socket)
+	}
+	return &Error{Cause: err, Problem: p}
 }
 
 // refusal reads a problem document; a proxy's own page gives its status only.
 func refusal(resp *http.Response) error {
 	e := &Error{Problem: Problem{Status: resp.StatusCode, Code: "http_" + strconv.Itoa(resp.StatusCode), RequestID: resp.Header.Get("X-Request-Id")}}
 	data, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
-	if err := json.Unmarshal(data, &e.Problem); err == nil {
+	if json.Unmarshal(data, &e.Problem) == nil {
 		_ = json.Unmarshal(data, &e.More) // the same document once more, whole
 	}
+	e.Status = resp.StatusCode // what a body says of it is hearsay
 	if e.Detail == "" {
 		e.Detail = "The server answered " + resp.Status + "."
+	}
+	if e.Status < 400 {
+		e.Detail = "The server answers with a redirect, which is not followed: a token belongs to one address."
+		e.Fix = "Give the final address with --url; it probably begins with https://"
 	}
 	if s, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && s >= 0 {
 		e.RetryAfter = time.Duration(s) * time.Second
@@ -245,12 +297,18 @@ func refusal(resp *http.Response) error {
 	return e
 }
 
-func decode(resp *http.Response, out any) error {
+// decode reads the whole answer first: one that was cut off is a lost answer
+// and may be asked for again, one that is no JSON is not.
+func (c *Client) decode(resp *http.Response, out any) error {
+	defer func() { _ = resp.Body.Close() }()
+	data, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return c.unreachable(err)
+	}
 	if out == nil {
-		_, _ = io.Copy(io.Discard, resp.Body)
 		return nil
 	}
-	if err := json.NewDecoder(resp.Body).Decode(out); err != nil {
+	if err := json.Unmarshal(data, out); err != nil {
 		return fmt.Errorf("the server's answer cannot be read: %w", err)
 	}
 	return nil
@@ -258,9 +316,13 @@ func decode(resp *http.Response, out any) error {
 
 // stream sends a call and hands the open answer over.
 func (c *Client) stream(ctx context.Context, k call) (io.ReadCloser, error) {
-	resp, err := c.send(ctx, k, nil, false, "")
-	if err != nil {
-		return nil, err
+	for try := 0; ; try++ {
+		resp, err := c.send(ctx, k, nil, false, "")
+		if err == nil {
+			return resp.Body, nil
+		}
+		if !c.again(ctx, k, err, try) {
+			return nil, err
+		}
 	}
-	return resp.Body, nil
 }

@@ -4,10 +4,13 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"mime/multipart"
 	"net/http"
+	"slices"
 )
 
 // Upload is a submission to be sent.
@@ -19,6 +22,7 @@ type Upload struct {
 	SubmittedBy string
 	Labels      map[string]string
 	Entry       string
+	Args        []string // for the program
 	// Progress is told how many bytes have been sent; may be nil.
 	Progress func(sent int64)
 }
@@ -33,8 +37,11 @@ func (c *Client) Submit(ctx context.Context, competition string, u Upload) (Subm
 	}
 	add("submitted_by", u.SubmittedBy)
 	add("entry", u.Entry)
-	for k, v := range u.Labels {
-		add("label", k+"="+v)
+	for _, k := range slices.Sorted(maps.Keys(u.Labels)) {
+		add("label", k+"="+u.Labels[k])
+	}
+	for _, a := range u.Args {
+		fields = append(fields, [2]string{"arg", a}) // an empty one is one, too
 	}
 	var out Submitted
 	err := c.upload(ctx, call{method: http.MethodPost, path: "/v1/competitions/" + seg(competition) + "/jobs", creates: true},
@@ -43,15 +50,19 @@ func (c *Client) Submit(ctx context.Context, competition string, u Upload) (Subm
 }
 
 // ApplyCompetition makes or changes a competition. open gives its files as a
-// bundle; nil leaves them as they are.
+// bundle; nil leaves them as they are. A spec with an ETag is refused if
+// somebody else changed the competition since.
 func (c *Client) ApplyCompetition(ctx context.Context, spec Competition, open func() (io.ReadCloser, error)) (Competition, error) {
+	k := call{method: http.MethodPut, path: "/v1/competitions/" + seg(spec.Name), header: http.Header{}}
+	if spec.ETag != "" {
+		k.header.Set("If-Match", spec.ETag)
+	}
 	text, err := json.Marshal(spec)
 	if err != nil {
 		return Competition{}, fmt.Errorf("encoding the competition: %w", err)
 	}
 	var out Competition
-	err = c.upload(ctx, call{method: http.MethodPut, path: "/v1/competitions/" + seg(spec.Name)},
-		[][2]string{{"spec", string(text)}}, "files", "files.tar.gz", open, nil, &out)
+	err = c.upload(ctx, k, [][2]string{{"spec", string(text)}}, "files", "files.tar.gz", open, nil, &out)
 	return out, err
 }
 
@@ -78,7 +89,7 @@ func (c *Client) uploadOnce(ctx context.Context, k call, key string, fields [][2
 	if open != nil {
 		var err error
 		if src, err = open(); err != nil {
-			return err
+			return fmt.Errorf("opening what is to be sent: %w", err)
 		}
 		defer func() { _ = src.Close() }()
 	}
@@ -86,14 +97,23 @@ func (c *Client) uploadOnce(ctx context.Context, k call, key string, fields [][2
 	form := multipart.NewWriter(w)
 	go func() { _ = w.CloseWithError(writeForm(form, fields, part, name, src, progress)) }()
 	defer func() { _ = r.Close() }()
-	k.header = http.Header{"Content-Type": {form.FormDataContentType()}}
+	// Asking first lets a refusal arrive whole, and before the upload.
+	header := http.Header{"Content-Type": {form.FormDataContentType()}, "Expect": {"100-continue"}}
+	maps.Copy(header, k.header)
+	k.header = header
 	resp, err := c.send(ctx, k, r, false, key)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = resp.Body.Close() }()
-	return decode(resp, out)
+	return c.decode(resp, out)
 }
+
+// sourceError is a failure to read what is to be sent. The transport hands it
+// back as if the connection had failed.
+type sourceError struct{ err error }
+
+func (e *sourceError) Error() string { return e.err.Error() }
+func (e *sourceError) Unwrap() error { return e.err }
 
 func writeForm(form *multipart.Writer, fields [][2]string, part, name string, src io.Reader, progress func(int64)) error {
 	for _, f := range fields {
@@ -123,6 +143,9 @@ type counter struct {
 func (c *counter) Read(p []byte) (int, error) {
 	n, err := c.r.Read(p)
 	c.n += int64(n)
+	if err != nil && !errors.Is(err, io.EOF) {
+		err = &sourceError{fmt.Errorf("reading what is to be sent: %w", err)}
+	}
 	if c.tell != nil && n > 0 {
 		c.tell(c.n)
 	}

@@ -209,11 +209,12 @@ func (a *Authority) redeemOnce(ctx context.Context, s *policy.Subject, code toke
 	e.Detail = map[string]string{"name": name}
 	events := []audit.Event{e}
 	if p.Enrolled.IsZero() {
-		enrolled := p.Enrol(now)
-		d.Principals = []PrincipalChange{{Old: &p, New: enrolled}}
+		before := p
+		p = before.Enrol(now)
+		d.Principals = []PrincipalChange{{Old: &before, New: p}}
 		first := a.event(s, audit.UserEnrol, now)
 		first.Actor, first.Target, first.Owner = string(p.ID), string(p.ID), string(p.ID)
-		events, p = append(events, first), enrolled
+		events = append(events, first)
 	}
 	_, err = a.store.Commit(ctx, d, events...)
 	if errors.Is(err, ErrMoved) {

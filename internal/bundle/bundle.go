@@ -3,61 +3,76 @@
 // Archives come from strangers. Everything is written through an os.Root, so
 // that no name can climb out of it; links and devices are refused; sizes are
 // counted as bytes arrive and never believed from a header. When anything is
-// wrong, all that was written is removed.
+// wrong, all that was written is removed. An archive inside an archive is a
+// file like any other.
 package bundle
 
 import (
-	"archive/tar"
-	"archive/zip"
 	"bytes"
-	"compress/gzip"
+	"cmp"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
-	"path"
 	"slices"
 	"strings"
-	"unicode"
-	"unicode/utf8"
 
 	"gradegate/internal/fault"
 )
 
-// Limits bound what an archive may become.
+// Limits bound what an archive may become. A field that is zero has the value
+// of DefaultLimits: no limit is ever absent.
 type Limits struct {
 	Bytes   int64 // of all files together, unpacked
-	Entries int   // files and folders
+	Entries int   // files and folders, those included that are only implied by a path
 	Depth   int   // folders above a file
-	Ratio   int64 // unpacked bytes for each byte of the upload, above a floor
+	Ratio   int64 // unpacked bytes for each byte of the upload, above one MiB in all
 }
 
 // DefaultLimits fit a repository with a small model: real source trees compress
 // four- to tenfold and have some thousand files; a hundredfold is a bomb.
 var DefaultLimits = Limits{Bytes: 1 << 30, Entries: 10_000, Depth: 20, Ratio: 100}
 
+func (l Limits) filled() Limits {
+	return Limits{
+		Bytes:   cmp.Or(l.Bytes, DefaultLimits.Bytes),
+		Entries: cmp.Or(l.Entries, DefaultLimits.Entries),
+		Depth:   cmp.Or(l.Depth, DefaultLimits.Depth),
+		Ratio:   cmp.Or(l.Ratio, DefaultLimits.Ratio),
+	}
+}
+
 // ratioFloor is what may always be unpacked: a tiny file of zeros is no attack.
 const ratioFloor = 1 << 20
 
 // File is one unpacked file.
 type File struct {
-	Path       string // slash-separated, below the root
-	Size       int64
+	Path string // slash-separated, below the root
+	Size int64  // in bytes
+	// Executable is true if the archive said so, or if the file begins with #!:
+	// a single upload and a zip from Windows have no mode to say it with.
 	Executable bool
 }
 
 // Manifest is what a bundle held, sorted by path.
 type Manifest struct {
 	Files []File
-	Bytes int64
+	Bytes int64 // of all files together
 }
 
-// Unpack writes the bundle in r (size bytes long) below root, which should be
+// Unpack writes the bundle in r (size bytes long) below root, which must be
 // empty. The format is told from the content; what is no archive is one file
-// of the given name. Errors are faults of kind Invalid or TooLarge, or of
-// kind Unavailable when the disk fails.
+// of the given name. Files get mode 0644, or 0755 if executable, and folders
+// 0755, whatever the umask. What macOS adds beside the files (__MACOSX, ._*,
+// .DS_Store) is left out.
+//
+// Errors are faults of kind Invalid or TooLarge about the bundle, or of kind
+// Unavailable when the disk fails; after an error the root is as it was before.
+// Bundles may be unpacked concurrently into different roots.
 func Unpack(root *os.Root, name string, r io.ReaderAt, size int64, l Limits) (Manifest, error) {
-	u := &unpacker{root: root, limits: l, budget: min(l.Bytes, max(ratioFloor, size*l.Ratio)), ratio: size*l.Ratio < l.Bytes, seen: map[string]string{}}
+	u := newUnpacker(root, size, l.filled())
 	err := u.unpack(name, r, size)
 	if err == nil && len(u.files) == 0 {
 		err = fault.New(fault.Invalid, "bundle_empty", "The bundle holds no files.").WithFix(fixPack)
@@ -76,19 +91,23 @@ const fixPack = "tar -czf bundle.tar.gz -C FOLDER ."
 type unpacker struct {
 	root    *os.Root
 	limits  Limits
-	budget  int64 // bytes that may still be written in all
-	ratio   bool  // the budget is that of the ratio, not of the total
+	names   *register
+	budget  int64 // bytes that may be written in all
 	written int64
-	entries int
 	files   []File
-	// seen maps the case-folded path to the path as written, and tops lists what
-	// to remove again.
-	seen map[string]string
-	tops []string
+	made    []string // files and folders in the order of their making, for undo
+}
+
+func newUnpacker(root *os.Root, size int64, l Limits) *unpacker {
+	grown := int64(math.MaxInt64)
+	if size <= grown/l.Ratio {
+		grown = size * l.Ratio
+	}
+	return &unpacker{root: root, limits: l, names: newRegister(l), budget: min(l.Bytes, max(ratioFloor, grown))}
 }
 
 func (u *unpacker) unpack(name string, r io.ReaderAt, size int64) error {
-	head := make([]byte, 512)
+	head := make([]byte, min(512, max(0, size)))
 	n, err := r.ReadAt(head, 0)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return storage(err)
@@ -96,256 +115,155 @@ func (u *unpacker) unpack(name string, r io.ReaderAt, size int64) error {
 	head = head[:n]
 	whole := io.NewSectionReader(r, 0, size)
 	switch {
-	case bytes.HasPrefix(head, []byte("PK\x03\x04")), bytes.HasPrefix(head, []byte("PK\x05\x06")):
+	case n == 0:
+		return nil // Unpack says that it is empty
+	case hasPrefix(head, "PK\x03\x04", "PK\x05\x06"):
 		return u.zip(r, size)
-	case bytes.HasPrefix(head, []byte{0x1f, 0x8b}):
+	case hasPrefix(head, "\x1f\x8b"):
 		return u.tarGz(whole)
 	case len(head) > 262 && string(head[257:262]) == "ustar":
 		return u.tar(whole)
+	case hasPrefix(head, otherArchives...):
+		return fault.New(fault.Invalid, "bundle_format", "The bundle is an archive of a kind that is not read; zip, tar and tar.gz are.").WithFix(fixPack)
 	}
-	return u.file(name, 0o644, whole)
+	return u.file(name, false, whole)
 }
 
-func (u *unpacker) tarGz(r io.Reader) error {
-	z, err := gzip.NewReader(r)
-	if err != nil {
-		return damaged(err)
-	}
-	return u.tar(z)
+// otherArchives are the first bytes of what people mean as a bundle and we do
+// not read: xz, bzip2, zstd, lz4, 7z, rar, and a zip in several parts. Taken
+// for a program, they would fail much later and much less clearly.
+var otherArchives = []string{
+	"\xfd7zXZ\x00", "BZh91AY&SY", "\x28\xb5\x2f\xfd", "\x04\x22\x4d\x18", "7z\xbc\xaf\x27\x1c", "Rar!\x1a\x07", "PK\x07\x08",
 }
 
-func (u *unpacker) tar(r io.Reader) error {
-	// Headers and padding cost work too: what a tar may be long is bounded by
-	// what may be written and by a kilobyte for each entry.
-	in := tar.NewReader(&io.LimitedReader{R: r, N: u.budget + int64(u.limits.Entries+2)*2048})
-	for {
-		h, err := in.Next()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return damaged(err)
-		}
-		if err := u.tarEntry(h, in); err != nil {
-			return err
-		}
-	}
-}
-
-func (u *unpacker) tarEntry(h *tar.Header, in io.Reader) error {
-	for key := range h.PAXRecords {
-		if strings.HasPrefix(key, "GNU.sparse") {
-			return fault.New(fault.Invalid, "bundle_sparse", "The bundle holds a sparse file.").WithFix(fixPack)
-		}
-	}
-	switch h.Typeflag {
-	case tar.TypeDir:
-		return u.folder(h.Name)
-	case tar.TypeReg:
-		return u.file(h.Name, fs.FileMode(h.Mode), in) //nolint:gosec // only the executable bits are looked at
-	case tar.TypeXGlobalHeader:
-		return nil // what git archive writes: a comment
-	case tar.TypeSymlink, tar.TypeLink:
-		return fault.New(fault.Invalid, "bundle_link", "The bundle holds a link.").
-			WithFix("tar -czhf bundle.tar.gz -C FOLDER .    (h stores what links point to)")
-	}
-	return fault.New(fault.Invalid, "bundle_special", "The bundle holds a device, a pipe or another special file.").WithFix(fixPack)
-}
-
-func (u *unpacker) zip(r io.ReaderAt, size int64) error {
-	in, err := zip.NewReader(r, size)
-	if err != nil {
-		return damaged(err)
-	}
-	for _, f := range in.File {
-		if err := u.zipEntry(f); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (u *unpacker) zipEntry(f *zip.File) error {
-	if f.Flags&1 != 0 {
-		return fault.New(fault.Invalid, "bundle_encrypted", "The bundle holds an encrypted file.").WithFix("Pack it without a password.")
-	}
-	mode := f.Mode()
-	switch {
-	case mode&fs.ModeSymlink != 0:
-		return fault.New(fault.Invalid, "bundle_link", "The bundle holds a link.").WithFix("Pack what it points to instead.")
-	case mode.IsDir() || strings.HasSuffix(f.Name, "/"):
-		return u.folder(f.Name)
-	case !mode.IsRegular():
-		return fault.New(fault.Invalid, "bundle_special", "The bundle holds a special file.").WithFix(fixPack)
-	}
-	in, err := f.Open()
-	if err != nil {
-		return damaged(err)
-	}
-	defer func() { _ = in.Close() }()
-	return u.file(f.Name, mode, in)
-}
-
-// clean checks a name and gives the path to write to; "" is the root itself.
-func (u *unpacker) clean(name string) (string, error) {
-	u.entries++
-	if u.entries > u.limits.Entries {
-		return "", fault.New(fault.TooLarge, "bundle_too_many_entries", "The bundle holds more than %d files and folders.", u.limits.Entries).
-			WithFix("Leave out caches, data sets and environments.")
-	}
-	if !utf8.ValidString(name) || strings.ContainsFunc(name, func(r rune) bool { return unicode.IsControl(r) || r == '\\' || r == utf8.RuneError }) {
-		return "", fault.New(fault.Invalid, "bundle_name", "The bundle holds a name with characters that are not allowed.").
-			WithFix("Use printable UTF-8 names without backslash.")
-	}
-	if strings.HasPrefix(name, "/") || len(name) > 1 && name[1] == ':' {
-		return "", climbs()
-	}
-	for part := range strings.SplitSeq(name, "/") {
-		if part == ".." {
-			return "", climbs()
-		}
-		if len(part) > 255 {
-			return "", fault.New(fault.Invalid, "bundle_name", "The bundle holds a name longer than 255 bytes.")
-		}
-	}
-	p := path.Clean(name)
-	if p == "." {
-		return "", nil
-	}
-	if strings.Count(p, "/") >= u.limits.Depth {
-		return "", fault.New(fault.Invalid, "bundle_too_deep", "The bundle holds folders nested more than %d deep.", u.limits.Depth)
-	}
-	return p, nil
-}
-
-func climbs() error {
-	return fault.New(fault.Invalid, "bundle_traversal", "The bundle holds a name that leads out of it.").WithFix(fixPack)
-}
-
-// claim notes a path; the same path twice, or two that differ in case only,
-// would mean different things on different machines.
-func (u *unpacker) claim(p string, folder bool) (fresh bool, err error) {
-	key := strings.ToLower(p)
-	was, taken := u.seen[key]
-	if taken && (!folder || was != p+"/") {
-		return false, fault.New(fault.Invalid, "bundle_duplicate", "The bundle holds the same name twice, or two that differ in case only.").WithFix(fixPack)
-	}
-	if folder {
-		u.seen[key] = p + "/"
-	} else {
-		u.seen[key] = p
-	}
-	if !strings.Contains(p, "/") && !taken {
-		u.tops = append(u.tops, p)
-	}
-	return !taken, nil
+func hasPrefix(head []byte, starts ...string) bool {
+	return slices.ContainsFunc(starts, func(p string) bool { return bytes.HasPrefix(head, []byte(p)) })
 }
 
 func (u *unpacker) folder(name string) error {
-	p, err := u.clean(strings.TrimSuffix(name, "/"))
-	if err != nil || p == "" {
+	folders, err := u.names.folder(name)
+	if err != nil {
 		return err
 	}
-	return u.makeFolders(p)
+	return u.makeFolders(folders)
 }
 
-// makeFolders makes p and what is above it.
-func (u *unpacker) makeFolders(p string) error {
-	for i := 0; i <= len(p); i++ {
-		if i < len(p) && p[i] != '/' {
-			continue
+func (u *unpacker) makeFolders(paths []string) error {
+	for _, p := range paths {
+		if err := u.root.Mkdir(p, 0o755); err != nil {
+			return storage(err)
 		}
-		fresh, err := u.claim(p[:i], true)
-		if err != nil {
-			return err
-		}
-		if !fresh {
-			continue
-		}
-		if err := u.root.Mkdir(p[:i], 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		u.made = append(u.made, p)
+		if err := u.root.Chmod(p, 0o755); err != nil { // the umask has taken part of it
 			return storage(err)
 		}
 	}
 	return nil
 }
 
-func (u *unpacker) file(name string, mode fs.FileMode, r io.Reader) error {
-	p, err := u.clean(name)
-	if err != nil {
+func (u *unpacker) file(name string, executable bool, r io.Reader) error {
+	p, folders, err := u.names.file(name)
+	if err != nil || p == "" {
 		return err
 	}
-	if p == "" || strings.HasSuffix(name, "/") {
-		return damaged(errors.New("a file without a name"))
-	}
-	if dir := path.Dir(p); dir != "." {
-		if err := u.makeFolders(dir); err != nil {
-			return err
-		}
-	}
-	if _, err := u.claim(p, false); err != nil {
+	if err := u.makeFolders(folders); err != nil {
 		return err
 	}
-	perm := fs.FileMode(0o644)
-	if mode&0o111 != 0 {
-		perm = 0o755
-	}
-	f, err := u.root.OpenFile(p, os.O_WRONLY|os.O_CREATE|os.O_EXCL, perm)
+	f, err := u.root.OpenFile(p, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return storage(err)
 	}
-	n, err := u.copy(f, r)
-	if closing := f.Close(); err == nil && closing != nil {
-		err = storage(closing)
+	u.made = append(u.made, p)
+	n, script, err := u.copy(f, r)
+	perm := fs.FileMode(0o644)
+	if executable || script {
+		perm = 0o755
+	}
+	if err == nil {
+		err = storage(errors.Join(f.Chmod(perm), f.Close()))
+	} else {
+		_ = f.Close() // it is removed anyway
 	}
 	u.files = append(u.files, File{Path: p, Size: n, Executable: perm == 0o755})
 	return err
 }
 
-// copy writes at most what the budget still allows.
-func (u *unpacker) copy(w io.Writer, r io.Reader) (int64, error) {
-	src := &reader{r: io.LimitReader(r, u.budget-u.written+1)}
-	n, err := io.Copy(w, src)
+// copy writes at most what the budget still allows, and says whether it was a
+// script with an interpreter line.
+func (u *unpacker) copy(w io.Writer, r io.Reader) (n int64, script bool, err error) {
+	src := &source{r: r}
+	n, err = io.Copy(w, io.LimitReader(src, u.budget-u.written+1))
 	u.written += n
 	switch {
-	case u.written > u.budget && u.ratio:
-		return n, fault.New(fault.Invalid, "bundle_ratio", "The bundle grows more than %d-fold when unpacked.", u.limits.Ratio).
-			WithFix("Leave out what is almost empty, or send it as it is.")
 	case u.written > u.budget:
-		return n, fault.New(fault.TooLarge, "bundle_too_large", "The bundle unpacks to more than %d MiB.", u.limits.Bytes>>20).
-			WithFix("Leave out data sets and caches.")
+		err = u.over()
 	case src.err != nil:
-		return n, damaged(src.err)
-	case err != nil:
-		return n, storage(err)
+		err = u.damaged(src.err)
+	default:
+		err = storage(err)
 	}
-	return n, nil
+	return n, string(src.head) == "#!", err
 }
 
-// reader remembers an error of the source, to tell it from one of the disk.
-type reader struct {
-	r   io.Reader
-	err error
+// source remembers the first two bytes, and an error of the archive, to tell
+// it from one of the disk.
+type source struct {
+	r    io.Reader
+	head []byte
+	err  error
 }
 
-func (r *reader) Read(p []byte) (int, error) {
-	n, err := r.r.Read(p)
+func (s *source) Read(p []byte) (int, error) {
+	n, err := s.r.Read(p)
+	if short := 2 - len(s.head); short > 0 {
+		s.head = append(s.head, p[:min(n, short)]...)
+	}
 	if err != nil && !errors.Is(err, io.EOF) {
-		r.err = err
+		s.err = err
 	}
 	return n, err
 }
 
+// undo removes what was made and nothing else, the deepest first.
 func (u *unpacker) undo() {
-	for _, p := range u.tops {
-		_ = u.root.RemoveAll(p)
+	for _, p := range slices.Backward(u.made) {
+		_ = u.root.Remove(p)
 	}
 }
 
-func damaged(err error) error {
+// over is the fault of a bundle that is larger than its budget.
+func (u *unpacker) over() error {
+	if u.budget < u.limits.Bytes {
+		return fault.New(fault.Invalid, "bundle_ratio", "The bundle grows more than %d-fold when unpacked.", u.limits.Ratio).
+			WithFix("Leave out what is almost empty, or send it uncompressed: tar -cf bundle.tar -C FOLDER .")
+	}
+	return fault.New(fault.TooLarge, "bundle_too_large", "The bundle unpacks to more than %d KiB.", u.limits.Bytes>>10).
+		WithFix("Leave out data sets and caches.")
+}
+
+// errOverlong is what our own bounds on reading end in.
+var errOverlong = errors.New("more than the limits allow")
+
+func (u *unpacker) damaged(err error) error {
+	if errors.Is(err, errOverlong) {
+		return u.over()
+	}
 	return fault.Wrap(fault.Invalid, "bundle_not_readable", "The bundle is damaged or no archive that we read.", err).WithFix(fixPack)
 }
 
+func trailing() error {
+	return fault.New(fault.Invalid, "bundle_trailing", "The bundle goes on after the end of its archive.").WithFix(fixPack)
+}
+
+// storage is the fault for an error of the disk. That a name is taken already
+// is our own mistake: the root was not empty.
 func storage(err error) error {
+	if err == nil {
+		return nil
+	}
+	if errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("unpacking into a folder that is not empty: %w", err)
+	}
 	return fault.Wrap(fault.Unavailable, "storage_unavailable", "The bundle could not be stored.", err).
 		WithFix("Try again later; if it lasts, tell the operator.")
 }

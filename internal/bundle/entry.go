@@ -12,8 +12,9 @@ import (
 var entryNames = []string{"run.sh", "run", "main.sh", "main.py", "run.py", "predict.sh", "predict.py"}
 
 // EntryPoint gives the program to start: the one asked for, else the only
-// file, else the first of the usual names in the top folder or in the only
-// folder there is.
+// file, else the first of run.sh, run, main.sh, main.py, run.py, predict.sh and
+// predict.py, in the top folder or in the only folder there is. The error is a
+// fault with code entry_point_not_found, which lists the files.
 func EntryPoint(m Manifest, asked string) (string, error) {
 	has := func(p string) bool {
 		return slices.ContainsFunc(m.Files, func(f File) bool { return f.Path == p })

@@ -6,14 +6,22 @@ package config
 
 import (
 	"bytes"
+	"encoding"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"net"
 	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
+	"slices"
+	"strconv"
 	"strings"
+	"text/tabwriter"
 	"time"
 
 	"go.yaml.in/yaml/v3"
@@ -99,16 +107,39 @@ func (c *Config) readFile(file string, origins Origins) error {
 		return fault.Wrap(fault.Invalid, "config_missing", "The configuration file cannot be read: "+err.Error()+".", err).
 			WithFix("Name another one with --config, or none.")
 	}
+	bad := func(err error) error {
+		return fault.Wrap(fault.Invalid, "config_invalid", file+": "+sentence(err), err).WithFix("gradegate check-config --config %s", file)
+	}
 	dec := yaml.NewDecoder(bytes.NewReader(data))
 	dec.KnownFields(true)
-	if err := dec.Decode(c); err != nil && !errors.Is(err, io.EOF) {
-		return fault.Wrap(fault.Invalid, "config_invalid", fmt.Sprintf("%s: %s.", file, strings.TrimPrefix(err.Error(), "yaml: ")), err).
-			WithFix("gradegate check-config --config %s", file)
+	err = dec.Decode(c)
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	if err != nil {
+		return bad(err)
+	}
+	if err := dec.Decode(new(any)); !errors.Is(err, io.EOF) {
+		return bad(errors.New("a second document follows after ---, and it would be ignored"))
 	}
 	var set map[string]any
 	_ = yaml.Unmarshal(data, &set) // it was just read
 	note(set, "", file, origins)
 	return nil
+}
+
+var (
+	noField = regexp.MustCompile(`field (\S+) not found in type [^\n]*`)
+	noValue = regexp.MustCompile("cannot unmarshal !!\\w+ (`[^`]*`) into (\\S+)[^\n]*")
+	spaces  = regexp.MustCompile(`\s*\n\s*`)
+)
+
+// sentence turns the decoder's words, which speak of Go types, into ours.
+func sentence(err error) string {
+	text := strings.TrimPrefix(strings.TrimPrefix(err.Error(), "yaml: "), "unmarshal errors:")
+	text = noField.ReplaceAllString(text, "there is no setting $1")
+	text = noValue.ReplaceAllString(text, "$1 does not fit ($2 is wanted)")
+	return strings.TrimPrefix(spaces.ReplaceAllString(text, "; "), "; ") + "."
 }
 
 func note(set map[string]any, prefix, origin string, origins Origins) {
@@ -123,14 +154,24 @@ func note(set map[string]any, prefix, origin string, origins Origins) {
 
 const envPrefix = "GRADEGATE_"
 
-// clientVars are the variables of the command line's own side.
-var clientVars = map[string]bool{"URL": true, "HOST": true, "TOKEN": true, "TOKEN_FILE": true, "CA_FILE": true, "CONFIG": true}
+// foreign reports whether a variable is no setting of the server's: one of the
+// command line's own side, one that a job is given, or one of those that
+// Kubernetes makes in every pod for a service named gradegate.
+func foreign(short string) bool {
+	switch short {
+	case "URL", "HOST", "TOKEN", "TOKEN_FILE", "CA_FILE", "CONFIG", // command line
+		"JOB", "OUTPUT", "RUN_TOKEN_FILE", // job; its GRADEGATE_DATA is no folder of ours, but no server runs there
+		"PORT":
+		return true
+	}
+	return strings.HasPrefix(short, "PORT_") || strings.HasPrefix(short, "SERVICE_")
+}
 
 func (c *Config) readEnv(env []string, origins Origins) error {
 	values := map[string]string{}
 	for _, kv := range env {
 		name, value, _ := strings.Cut(kv, "=")
-		if short, ok := strings.CutPrefix(name, envPrefix); ok && !clientVars[short] {
+		if short, ok := strings.CutPrefix(name, envPrefix); ok && !foreign(short) {
 			values[short] = value
 		}
 	}
@@ -143,24 +184,52 @@ func (c *Config) readEnv(env []string, origins Origins) error {
 		}
 		delete(values, name)
 		origins[path] = envPrefix + name
-		if v.Kind() == reflect.Slice {
-			text = "[" + text + "]"
-		}
-		if v.Kind() == reflect.String {
-			v.SetString(text)
-			return
-		}
-		if err := yaml.Unmarshal([]byte(text), v.Addr().Interface()); err != nil && bad == nil {
-			bad = fault.Wrap(fault.Invalid, "config_invalid", fmt.Sprintf("%s%s: %s.", envPrefix, name, strings.TrimPrefix(err.Error(), "yaml: ")), err)
+		if err := setText(v, text); err != nil && bad == nil {
+			bad = fault.Wrap(fault.Invalid, "config_invalid", envPrefix+name+": "+sentence(err), err).WithFix("gradegate check-config")
 		}
 	})
-	for name := range values {
-		if bad == nil && !strings.HasPrefix(name, "DATA_") && !strings.HasPrefix(name, "JOB") && name != "OUTPUT" && name != "RUN_TOKEN_FILE" {
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		if bad == nil {
 			bad = fault.New(fault.Invalid, "config_unknown", "There is no setting for the variable %s%s.", envPrefix, name).
 				WithFix("gradegate check-config")
 		}
 	}
 	return bad
+}
+
+// setText gives a member the value that a variable holds. A list is separated
+// by commas.
+func setText(v reflect.Value, text string) error {
+	switch p := v.Addr().Interface().(type) {
+	case *string:
+		*p = text
+		return nil
+	case *[]string:
+		*p = nil
+		for item := range strings.SplitSeq(text, ",") {
+			if item = strings.TrimSpace(item); item != "" {
+				*p = append(*p, item)
+			}
+		}
+		return nil
+	case *bool:
+		b, err := strconv.ParseBool(text)
+		if err != nil {
+			return fmt.Errorf("%q is neither true nor false", text)
+		}
+		*p = b
+		return nil
+	case *int:
+		n, err := strconv.Atoi(text)
+		if err != nil {
+			return fmt.Errorf("%q is no number", text)
+		}
+		*p = n
+		return nil
+	case encoding.TextUnmarshaler:
+		return p.UnmarshalText([]byte(text))
+	}
+	return fmt.Errorf("a %s cannot be set by a variable", v.Type())
 }
 
 // walk visits every member with its path, such as "ledger.dir".
@@ -181,18 +250,41 @@ func (c *Config) walk(visit func(path string, v reflect.Value, doc string)) {
 }
 
 // Describe writes every setting with its value, its origin and its meaning.
+// Passwords inside of URLs are left out.
 func (c Config) Describe(w io.Writer, origins Origins) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	var err error
 	c.walk(func(path string, v reflect.Value, doc string) {
 		origin := origins[path]
 		if origin == "" {
 			origin = "default"
 		}
-		if _, e := fmt.Fprintf(w, "%-24s %-28v %-18s %s\n", path, v.Interface(), "("+origin+")", doc); e != nil {
+		if _, e := fmt.Fprintf(t, "%s\t%s\t(%s)\t%s\n", path, shown(v), origin, doc); e != nil {
 			err = e
 		}
 	})
-	return err
+	return errors.Join(err, t.Flush())
+}
+
+func shown(v reflect.Value) string {
+	text := fmt.Sprint(v.Interface())
+	switch {
+	case v.Kind() == reflect.Slice:
+		return "[" + strings.Join(v.Interface().([]string), ", ") + "]"
+	case text == "":
+		return "-"
+	case strings.Contains(text, "://"):
+		u, err := url.Parse(text)
+		if err != nil {
+			return "(a URL with a mistake)" // which may hold a password
+		}
+		if q := u.Query(); q.Has("password") {
+			q.Set("password", "xxxxx")
+			u.RawQuery = q.Encode()
+		}
+		return u.Redacted()
+	}
+	return text
 }
 
 // Check says what cannot work, with a way to mend it.
@@ -209,6 +301,8 @@ func (c Config) Check() error {
 		return bad("executor.kind "+c.Executor.Kind+" does not exist.", "executor: {kind: local}")
 	case (c.TLS.Cert == "") != (c.TLS.Key == ""):
 		return bad("tls needs both cert and key.", "tls: {cert: FILE, key: FILE}")
+	case c.Executor.Local.Slots < 0:
+		return bad("executor.local.slots is negative.", "executor: {local: {slots: 0}} means one for each processor")
 	case c.Policy.MaxPerUser < 1:
 		return bad("policy.max_per_user is below 1.", "policy: {max_per_user: 1}")
 	case c.Policy.MaxLifetime < c.Policy.Lifetime || c.Policy.Lifetime < Duration(15*time.Minute):
@@ -217,7 +311,24 @@ func (c Config) Check() error {
 	if _, err := c.Proxies(); err != nil {
 		return err
 	}
+	if err := c.checkURLs(); err != nil {
+		return err
+	}
 	return c.checkListen()
+}
+
+// checkURLs never repeats a URL: it may hold a password.
+func (c Config) checkURLs() error {
+	if u, err := url.Parse(c.PublicURL); err != nil || c.PublicURL != "" && (u.Host == "" || u.Scheme != "https" && u.Scheme != "http" || u.RawQuery != "" || u.Fragment != "") {
+		return fault.New(fault.Invalid, "config_invalid", "public_url is no address of a web server.").WithFix("public_url: https://grade.example.org")
+	}
+	for name, text := range map[string]string{"database.tokens": c.Database.Tokens, "database.jobs": c.Database.Jobs} {
+		if u, err := url.Parse(text); text != "" && (err != nil || u.Scheme != "postgres" && u.Scheme != "postgresql") {
+			return fault.New(fault.Invalid, "config_invalid", "%s is no postgres:// URL.", name).
+				WithFix("database: {tokens: \"postgres://gradegate@db.example.org/gradegate\"}, or leave it out for SQLite")
+		}
+	}
+	return nil
 }
 
 func (c Config) checkListen() error {
@@ -225,8 +336,8 @@ func (c Config) checkListen() error {
 		if l == "" {
 			continue
 		}
-		host, _, ok := cutPort(l)
-		if !ok {
+		host, port, ok := cutPort(l)
+		if _, err := strconv.ParseUint(port, 10, 16); !ok || err != nil {
 			return fault.New(fault.Invalid, "config_invalid", "%s is no address to listen on.", l).WithFix("listen: 127.0.0.1:8080")
 		}
 		if a, err := netip.ParseAddr(host); host == "localhost" || err == nil && a.IsLoopback() {
@@ -241,11 +352,8 @@ func (c Config) checkListen() error {
 }
 
 func cutPort(s string) (host, port string, ok bool) {
-	i := strings.LastIndexByte(s, ':')
-	if i < 0 {
-		return "", "", false
-	}
-	return strings.Trim(s[:i], "[]"), s[i+1:], true
+	host, port, err := net.SplitHostPort(s)
+	return host, port, err == nil
 }
 
 // Proxies are the networks of trusted proxies.

@@ -49,6 +49,24 @@ func TestMistakesAreNamed(t *testing.T) {
 			t.Errorf("%q: %v", text, err)
 		}
 	}
+	if _, _, err := Load(file(t, "executor:\n  local:\n    slot: 1\n"), nil); err == nil || !strings.Contains(fault.Of(err).Detail, "line 3: there is no setting slot.") || strings.Contains(fault.Of(err).Detail, "struct") {
+		t.Error(err)
+	}
+	if _, _, err := Load(file(t, "executor: {local: {slots: many}}\n"), nil); !strings.Contains(fault.Of(err).Detail, "line 1: `many` does not fit (int is wanted).") {
+		t.Error(err)
+	}
+	if _, _, err := Load(file(t, "listen: 127.0.0.1:1\n---\nlisten: 127.0.0.1:2\n"), nil); fault.CodeOf(err) != "config_invalid" {
+		t.Error("a second document:", err)
+	}
+	for kv, want := range map[string]string{
+		"GRADEGATE_INSECURE=maybe":            "neither true nor false",
+		"GRADEGATE_EXECUTOR_LOCAL_SLOTS=many": "no number",
+		"GRADEGATE_POLICY_LIFETIME=":          "a duration is wanted",
+	} {
+		if _, _, err := Load("", []string{kv}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", kv, err)
+		}
+	}
 	if _, _, err := Load("", []string{"GRADEGATE_LISTN=x"}); fault.CodeOf(err) != "config_unknown" {
 		t.Error(err)
 	}
@@ -69,6 +87,12 @@ func TestCheck(t *testing.T) {
 		"sync":                func(c *Config) { c.Audit.Sync = "sometimes" },
 		"executor":            func(c *Config) { c.Executor.Kind = "moon" },
 		"lifetime":            func(c *Config) { c.Policy.Lifetime = 1 },
+		"port":                func(c *Config) { c.Listen = "127.0.0.1:http-alt" },
+		"high port":           func(c *Config) { c.AdminListen = "127.0.0.1:70000" },
+		"no brackets":         func(c *Config) { c.Listen = "::1:80" },
+		"slots":               func(c *Config) { c.Executor.Local.Slots = -1 },
+		"public url":          func(c *Config) { c.PublicURL = "grade.example.org" },
+		"database":            func(c *Config) { c.Database.Jobs = "jobs.db" },
 	} {
 		c := Default()
 		change(&c)
@@ -83,14 +107,43 @@ func TestCheck(t *testing.T) {
 	}
 }
 
+// TestForeignVariables: what Kubernetes and the command line put into the
+// environment is no mistake of the administrator.
+func TestForeignVariables(t *testing.T) {
+	c, from, err := Load("", []string{
+		"GRADEGATE_PORT=tcp://10.0.0.1:80", "GRADEGATE_PORT_80_TCP=tcp://10.0.0.1:80", "GRADEGATE_SERVICE_HOST=10.0.0.1",
+		"GRADEGATE_URL=https://grade.example.org", "GRADEGATE_TOKEN_FILE=/t", "GRADEGATE_INSECURE=1", "GRADEGATE_TRUSTED_PROXIES=fd00::, 10.0.0.0/8,",
+	})
+	if err != nil || len(from) != 2 || !c.Insecure || len(c.TrustedProxies) != 2 || c.TrustedProxies[0] != "fd00::" {
+		t.Errorf("%v %v %v", c, from, err)
+	}
+}
+
+func TestDescribeHidesPasswords(t *testing.T) {
+	c := Default()
+	c.Database.Tokens = "postgres://gradegate:hunter2@db/gg"
+	c.Database.Jobs = "postgres://db/gg?user=a&password=hunter2"
+	var out strings.Builder
+	if err := c.Describe(&out, nil); err != nil || strings.Contains(out.String(), "hunter2") || !strings.Contains(out.String(), "gradegate:xxxxx@db") {
+		t.Error(out.String(), err)
+	}
+	if err := c.Check(); err != nil {
+		t.Error(err)
+	}
+	c.Database.Tokens = "mysql://root:hunter2@db"
+	if err := c.Check(); err == nil || strings.Contains(err.Error(), "hunter2") {
+		t.Error(err)
+	}
+}
+
 func TestUnits(t *testing.T) {
 	for in, want := range map[string]time.Duration{"90d": 2160 * time.Hour, "1d12h": 36 * time.Hour, "15m": 15 * time.Minute, "0": 0} {
 		if got, err := ParseDuration(in); err != nil || got != want {
 			t.Errorf("%s: %v %v", in, got, err)
 		}
 	}
-	for _, in := range []string{"", "d", "-1d", "1x", "1d1", "99999999d"} {
-		if got, err := ParseDuration(in); err == nil && in != "" {
+	for _, in := range []string{"", "d", "-1d", "-1h", "1d-2h", "1x", "1d1", "99999999d", "36500d2500000h"} {
+		if got, err := ParseDuration(in); err == nil {
 			t.Errorf("%q: %v", in, got)
 		}
 	}

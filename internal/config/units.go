@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -10,8 +11,12 @@ import (
 // Duration is a span that people write as 90d, 12h or 1d12h.
 type Duration time.Duration
 
-// ParseDuration reads what time.ParseDuration reads, and days before it.
+// ParseDuration reads what time.ParseDuration reads, and days before it. A
+// hundred years is the most, and nothing is negative.
 func ParseDuration(s string) (time.Duration, error) {
+	if s == "" {
+		return 0, errors.New("a duration is wanted, such as 90d or 12h")
+	}
 	days, rest, ok := strings.Cut(s, "d")
 	if !ok {
 		rest = s
@@ -26,7 +31,7 @@ func ParseDuration(s string) (time.Duration, error) {
 	}
 	if rest != "" {
 		r, err := time.ParseDuration(rest)
-		if err != nil {
+		if err != nil || r < 0 || r > 36500*24*time.Hour {
 			return 0, fmt.Errorf("%q is no duration, such as 90d or 12h", s)
 		}
 		d += r

@@ -45,6 +45,7 @@ var layer = map[string]int{
 	"gradegate/internal/clock":     0,
 	"gradegate/internal/config":    0,
 	"gradegate/api":                0,
+	"gradegate/examples":           0,
 }
 
 // Leaves and errors may be used by everybody, leaves included.

@@ -6,8 +6,11 @@
 package score
 
 import (
+	"fmt"
 	"io"
+	"maps"
 	"math"
+	"slices"
 	"strings"
 
 	"gradegate/internal/fault"
@@ -22,7 +25,8 @@ const (
 	Lower  Direction = "lower"
 )
 
-// Metric is one way of scoring.
+// Metric is one way of scoring. Accuracy, macro_f1 and roc_auc lie between 0
+// and 1; log_loss, rmse and mae are not negative.
 type Metric struct {
 	Name   string
 	Better Direction
@@ -49,8 +53,8 @@ var metrics = []Metric{
 	{"mae", Lower, "value", mae},
 }
 
-// Metrics lists the built-in metrics.
-func Metrics() []Metric { return append([]Metric(nil), metrics...) }
+// Metrics lists the built-in metrics. The list is the caller's.
+func Metrics() []Metric { return slices.Clone(metrics) }
 
 // Find gives a metric by name, or a fault that names them all.
 func Find(name string) (Metric, error) {
@@ -78,9 +82,14 @@ type Result struct {
 }
 
 // Grade scores predictions against the truth. Both are CSV with the header
-// id,label or id,value or id,probability; rows may come in any order. An error
-// about the predictions is a fault of kind Invalid; one about the truth is not
-// a fault, since it is no business of whoever predicts.
+// id,label or id,value or id,probability, of at most 64 MiB and five million
+// rows; rows may come in any order. A label that the truth does not know is
+// wrong like any other: to refuse it would tell which labels there are.
+//
+// An error about the predictions is a fault of kind Invalid; one about the
+// truth is not a fault, since it is no business of whoever predicts: CheckTruth
+// tells it to the operator, before anybody predicts. Memory is bounded by the
+// truth, whatever the predictions hold. Grade may be called concurrently.
 func Grade(truth, predictions io.Reader, names []string) (Result, error) {
 	chosen, err := choose(names)
 	if err != nil {
@@ -88,13 +97,9 @@ func Grade(truth, predictions io.Reader, names []string) (Result, error) {
 	}
 	want, err := readTruth(truth, chosen)
 	if err != nil {
-		return Result{}, err
+		return Result{}, fmt.Errorf("the hidden labels: %s", err.Error()) // as text: it must not reach who predicts
 	}
-	got, err := readTable(predictions, chosen[0].Wants, "predictions")
-	if err != nil {
-		return Result{}, err
-	}
-	predicted, err := align(want, got)
+	predicted, err := readPredictions(predictions, want, chosen[0].Wants)
 	if err != nil {
 		return Result{}, err
 	}
@@ -109,7 +114,10 @@ func Grade(truth, predictions io.Reader, names []string) (Result, error) {
 	return r, nil
 }
 
-// CheckTruth checks that a file of hidden labels fits the metrics.
+// CheckTruth checks that a file of hidden labels fits the metrics, which must
+// all want the same kind of prediction. The truth has the header id,label, or
+// id,value for rmse and mae; for log_loss and roc_auc the labels are 0 and 1,
+// both of which must occur. Errors are faults of kind Invalid.
 func CheckTruth(truth io.Reader, names []string) error {
 	chosen, err := choose(names)
 	if err != nil {
@@ -151,7 +159,7 @@ func accuracy(truth, predicted []cell) (float64, error) {
 }
 
 // macroF1 is the unweighted mean of F1 over all labels that occur in the truth
-// or in the predictions; a label with neither hit nor miss counts as 0.
+// or in the predictions; a label that was never hit counts as 0.
 func macroF1(truth, predicted []cell) (float64, error) {
 	type counts struct{ tp, fp, fn int }
 	by := map[string]*counts{}
@@ -172,19 +180,19 @@ func macroF1(truth, predicted []cell) (float64, error) {
 		of(predicted[i].text).fp++
 	}
 	sum := 0.0
-	for _, c := range by {
-		if n := 2*c.tp + c.fp + c.fn; n > 0 {
-			sum += 2 * float64(c.tp) / float64(n)
-		}
+	for _, label := range slices.Sorted(maps.Keys(by)) { // in order: the same rows give the same last bit
+		c := by[label]
+		sum += 2 * float64(c.tp) / float64(2*c.tp+c.fp+c.fn) // no label is without a row
 	}
 	return sum / float64(len(by)), nil
 }
 
 // clip keeps a probability away from 0 and 1, where one wrong row would make
-// the loss infinite; the bound is that of float64 rounding.
+// the loss infinite: the most that a row can cost is -ln(1e-15), or 34.5. It is
+// what scikit-learn used up to version 1.2.
 const clip = 1e-15
 
-// logLoss is the mean negative log-likelihood of two classes.
+// logLoss is the mean negative log-likelihood of two classes, in nats.
 func logLoss(truth, predicted []cell) (float64, error) {
 	sum := 0.0
 	for i := range truth {

@@ -1,11 +1,21 @@
 package score
 
 import (
+	"bytes"
+	"encoding/csv"
 	"fmt"
+	"io"
 	"math"
 	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 
 	"gradegate/internal/fault"
 )
@@ -93,6 +103,12 @@ func TestBadPredictions(t *testing.T) {
 		{"empty label", strings.Replace(good, "r1,y", "r1,", 1), "predictions_malformed"},
 		{"not UTF-8", strings.Replace(good, "r1,y", "r1,\xff", 1), "predictions_not_utf8"},
 		{"open quote", good + "r9,\"y\n", "predictions_malformed"},
+		{"quote without end", "id,label\nr0,x\n\"" + strings.Repeat("y\n", 1<<20), "predictions_malformed"},
+		{"line without end", "id,label\nr0,x\n" + strings.Repeat("y", 1<<20), "predictions_malformed"},
+		{"quote within", "id,label\nr0\"x,y\n", "predictions_malformed"},
+		{"quote first", "\"id", "predictions_malformed"},
+		{"semicolons", strings.ReplaceAll(good, ",", ";"), "predictions_wrong_header"},
+		{"other column", strings.Replace(good, "label", "value", 1), "predictions_wrong_header"},
 		{"overlong", good + "r9," + strings.Repeat("y", 300) + "\n", "predictions_malformed"},
 		{"zero bytes", "\x00\x00\x00", "predictions_wrong_header"},
 	} {
@@ -104,7 +120,7 @@ func TestBadPredictions(t *testing.T) {
 			t.Errorf("%s: the message gives a label away", c.name)
 		}
 	}
-	for _, v := range []string{"NaN", "inf", "-Inf", "one", "0x", "1e999"} {
+	for _, v := range []string{"NaN", "inf", "-Inf", "infinity", "one", "0x", "0x1p-2", "1_0", "1e999", "1;5"} {
 		_, err := Grade(strings.NewReader(csvOf("value", 1)), strings.NewReader(csvOf("value", v)), []string{"rmse"})
 		if fault.CodeOf(err) != "predictions_not_a_number" {
 			t.Errorf("%s: %v", v, err)
@@ -134,6 +150,167 @@ func TestForgiving(t *testing.T) {
 	}
 }
 
+// Messages name lines and public ids, so that the mistake can be found.
+func TestMessages(t *testing.T) {
+	truth := csvOf("label", 0, 1, 0, 1, 0)
+	for _, c := range []struct{ in, want string }{
+		{csvOf("label", 0), `The file of predictions lacks 4 of 5 rows, such as "r1", "r2", "r3".`},
+		{csvOf("label", 0, 1, 0, 1, 0, 1, 0), "The file of predictions has 2 rows with ids that are not in the test file; the first is line 7."},
+		{"id,label\r\n\r\nr0,0\r\nr0,1\r\n", "The file of predictions line 4 repeats an id."},
+		{"id,label\nr0,0\nr1\n", "The file of predictions line 3 has 1 fields where 2 belong."},
+		{"id,label\nr0,0\n\"r1,0\n", "The file of predictions line 3 is no CSV."},
+	} {
+		_, err := Grade(strings.NewReader(truth), strings.NewReader(c.in), []string{"accuracy"})
+		if f := fault.Of(err); err == nil || f.Detail != c.want || f.Fix == "" {
+			t.Errorf("%q (%q), want %q", f.Detail, f.Fix, c.want)
+		}
+	}
+}
+
+// A mistake in the truth is the operator's: CheckTruth tells it, and Grade does
+// not tell it to whoever predicts.
+func TestBadTruth(t *testing.T) {
+	for _, c := range []struct{ metric, truth, code string }{
+		{"accuracy", "", "labels_empty"},
+		{"accuracy", "id,label\n", "labels_empty"},
+		{"accuracy", "id,label\na,1\na,2\n", "labels_duplicate_id"},
+		{"rmse", csvOf("label", 1), "labels_wrong_header"},
+		{"rmse", csvOf("value", "secret"), "labels_not_a_number"},
+		{"roc_auc", csvOf("label", 0, 1, 2), "labels_not_binary"},
+		{"log_loss", csvOf("label", 1, 1), "labels_one_class"},
+	} {
+		if err := CheckTruth(strings.NewReader(c.truth), []string{c.metric}); err == nil || fault.CodeOf(err) != c.code {
+			t.Errorf("%v, want %s", err, c.code)
+		}
+		_, err := Grade(strings.NewReader(c.truth), strings.NewReader("id,label\n"), []string{c.metric})
+		if err == nil || fault.KindOf(err) != fault.Internal {
+			t.Errorf("Grade says %v", err)
+		}
+	}
+}
+
+// Every scorer equals its definition, computed in the plainest way.
+func TestByDefinition(t *testing.T) {
+	r := rand.New(rand.NewPCG(5, 6))
+	for range 300 {
+		n := 1 + r.IntN(30)
+		truth, pred := make([]cell, n), make([]cell, n)
+		for i := range truth {
+			a, b := r.IntN(4), r.IntN(5)
+			truth[i] = cell{text: fmt.Sprint(a), number: float64(a % 2)}
+			pred[i] = cell{text: fmt.Sprint(b), number: float64(b) / 4}
+		}
+		for _, c := range []struct {
+			name string
+			fast func(truth, predicted []cell) (float64, error)
+			slow func(truth, predicted []cell) float64
+		}{
+			{"accuracy", accuracy, func(y, p []cell) float64 { return mean(y, p, func(y, p cell) float64 { return indicator(y.text == p.text) }) }},
+			{"macro_f1", macroF1, macroF1ByLabel},
+			{"rmse", rmse, func(y, p []cell) float64 {
+				return math.Sqrt(mean(y, p, func(y, p cell) float64 { return math.Pow(y.number-p.number, 2) }))
+			}},
+			{"mae", mae, func(y, p []cell) float64 {
+				return mean(y, p, func(y, p cell) float64 { return math.Max(y.number-p.number, p.number-y.number) })
+			}},
+			{"log_loss", logLoss, func(y, p []cell) float64 {
+				return mean(y, p, func(y, p cell) float64 {
+					q := math.Min(math.Max(p.number, 1e-15), 1-1e-15)
+					return -(y.number*math.Log(q) + (1-y.number)*math.Log(1-q))
+				})
+			}},
+		} {
+			got, err := c.fast(truth, pred)
+			if want := c.slow(truth, pred); err != nil || math.Abs(got-want) > 1e-12 {
+				t.Fatalf("%s = %v (%v), want %v", c.name, got, err, want)
+			}
+		}
+	}
+}
+
+func mean(truth, pred []cell, f func(y, p cell) float64) float64 {
+	sum := 0.0
+	for i := range truth {
+		sum += f(truth[i], pred[i])
+	}
+	return sum / float64(len(truth))
+}
+
+func indicator(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// macroF1ByLabel is the harmonic mean of precision and recall, label by label.
+func macroF1ByLabel(truth, pred []cell) float64 {
+	sum, labels := 0.0, 0.0
+	for _, label := range []string{"0", "1", "2", "3", "4"} {
+		is := func(c cell) float64 { return indicator(c.text == label) }
+		count := func(f func(y, p cell) float64) float64 { return mean(truth, pred, f) }
+		hit := count(func(y, p cell) float64 { return is(y) * is(p) })
+		told, there := count(func(_, p cell) float64 { return is(p) }), count(func(y, _ cell) float64 { return is(y) })
+		if told+there == 0 {
+			continue
+		}
+		labels++
+		if hit > 0 {
+			precision, recall := hit/told, hit/there
+			sum += 2 * precision * recall / (precision + recall)
+		}
+	}
+	return sum / labels
+}
+
+// The worst probability costs what the bound says, and no infinity.
+func TestLogLossIsFinite(t *testing.T) {
+	g, err := Grade(strings.NewReader(csvOf("label", 0, 1)), strings.NewReader(csvOf("probability", 1, 0)), []string{"log_loss"})
+	if err != nil || math.Abs(g.Scores[0].Value-34.5) > 0.1 {
+		t.Error(g, err)
+	}
+}
+
+// Values beyond measure are a mistake and not an infinite grade.
+func TestTooFar(t *testing.T) {
+	for _, metric := range []string{"rmse", "mae"} {
+		_, err := Grade(strings.NewReader(csvOf("value", -1e308)), strings.NewReader(csvOf("value", 1.7e308)), []string{metric})
+		if fault.CodeOf(err) != "predictions_too_far" {
+			t.Errorf("%s: %v", metric, err)
+		}
+	}
+}
+
+// However much a participant sends, memory is bounded by the truth.
+func TestMemoryIsBounded(t *testing.T) {
+	var before, after runtime.MemStats
+	rows := &endless{}
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	_, err := Grade(strings.NewReader(csvOf("label", "a")), io.MultiReader(strings.NewReader("id,label\n"), rows), []string{"accuracy"})
+	runtime.ReadMemStats(&after)
+	if fault.CodeOf(err) != "predictions_too_large" {
+		t.Error(err)
+	}
+	if grown := int64(after.Sys) - int64(before.Sys); grown > 32<<20 {
+		t.Errorf("%d MiB for a file that nobody asked for", grown>>20)
+	}
+	if rows.given > maxBytes+maxRecord {
+		t.Errorf("%d bytes were read", rows.given)
+	}
+}
+
+// endless gives rows with ids of their own for ever.
+type endless struct{ row, given int }
+
+func (e *endless) Read(p []byte) (int, error) {
+	b := fmt.Appendf(p[:0], "q%06d,%s\n", e.row, strings.Repeat("x", 80))
+	e.row++
+	n := min(len(b), len(p))
+	e.given += n
+	return copy(p, b[:n]), nil
+}
+
 func TestTooLarge(t *testing.T) {
 	endless := strings.NewReader("id,label\n" + strings.Repeat("r,x\n", 1) + strings.Repeat(" ", maxBytes))
 	if _, err := Grade(strings.NewReader(csvOf("label", "a")), endless, []string{"accuracy"}); fault.CodeOf(err) != "predictions_too_large" {
@@ -149,19 +326,105 @@ func TestMetricsMustAgree(t *testing.T) {
 	}
 }
 
-// The law of the reader: a prediction equal to the truth scores perfectly, and
-// nothing panics.
+// The example is what its README says: Fisher's table, a program that learns
+// from it, and predictions made by a rule of thumb.
+func TestIris(t *testing.T) {
+	dir := filepath.Join("..", "..", "examples", "iris")
+	grade := func(predictions string) Result {
+		t.Helper()
+		truth, err := os.Open(filepath.Join(dir, "hidden", "labels.csv"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = truth.Close() }()
+		in, err := os.Open(predictions)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = in.Close() }()
+		g, err := Grade(truth, in, []string{"accuracy", "macro_f1"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return g
+	}
+	if g := grade(filepath.Join(dir, "predictions.csv")); g.Rows != 30 || g.Scores[0].Value != 28./30 {
+		t.Errorf("the rule of thumb: %v", g)
+	}
+	out := t.TempDir()
+	cmd := exec.Command("/bin/sh", filepath.Join(dir, "program", "run.sh"))
+	cmd.Env = append(os.Environ(), "GRADEGATE_DATA="+dir, "GRADEGATE_OUTPUT="+out)
+	if text, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, text)
+	}
+	if g := grade(filepath.Join(out, "predictions.csv")); g.Scores[0].Value != 27./30 {
+		t.Errorf("the program: %v", g)
+	}
+}
+
+// Sums of Fisher's own table, species by species, in tenths of a centimetre;
+// from the means of R's datasets::iris: 5.006 3.428 1.462 0.246, 5.936 2.770
+// 4.260 1.326, 6.588 2.974 5.552 2.026.
+func TestIrisIsFishers(t *testing.T) {
+	dir := filepath.Join("..", "..", "examples", "iris")
+	read := func(name string) [][]string {
+		t.Helper()
+		b, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		rows, err := csv.NewReader(bytes.NewReader(b)).ReadAll()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return rows[1:]
+	}
+	rows, label := read("train.csv"), map[string]string{}
+	for _, r := range read("hidden/labels.csv") {
+		label[r[0]] = r[1]
+	}
+	for _, r := range read("test.csv") {
+		rows = append(rows, append(r, label[r[0]]))
+	}
+	sums, ids := map[string][4]int{}, map[string]bool{}
+	for _, r := range rows {
+		s := sums[r[5]]
+		for k := range s {
+			v, err := strconv.ParseFloat(r[1+k], 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s[k] += int(math.Round(10 * v))
+		}
+		sums[r[5]], ids[r[0]] = s, true
+	}
+	want := map[string][4]int{"setosa": {2503, 1714, 731, 123}, "versicolor": {2968, 1385, 2130, 663}, "virginica": {3294, 1487, 2776, 1013}}
+	if diff := cmp.Diff(want, sums); diff != "" || len(rows) != 150 || len(ids) != 150 {
+		t.Errorf("%d rows, %d ids\n%s", len(rows), len(ids), diff)
+	}
+}
+
+// The law of the reader: a prediction equal to the truth scores perfectly,
+// truth and predictions are read alike, and a mistake is one of the file.
 func FuzzPredictions(f *testing.F) {
 	f.Add("id,label\nr0,a\n")
 	f.Add("\xef\xbb\xbfid,label\r\nr0,a\r\n")
 	f.Add("id,label\n\"r0\",\"a,b\"\n")
 	f.Fuzz(func(t *testing.T, in string) {
-		g, err := Grade(strings.NewReader(in), strings.NewReader(in), []string{"accuracy", "macro_f1"})
+		names := []string{"accuracy", "macro_f1"}
+		g, err := Grade(strings.NewReader(in), strings.NewReader(in), names)
 		if err == nil && (g.Scores[0].Value != 1 || g.Scores[1].Value != 1) {
 			t.Fatalf("truth against itself: %v", g)
 		}
+		if checked := CheckTruth(strings.NewReader(in), names); (checked == nil) != (err == nil) || checked != nil && fault.KindOf(checked) != fault.Invalid {
+			t.Fatalf("as truth %v, as both %v", checked, err)
+		}
+		g, err = Grade(strings.NewReader("id,label\nr0,a\n"), strings.NewReader(in), names)
 		if err != nil && fault.KindOf(err) != fault.Invalid {
 			t.Fatalf("%v", err)
+		}
+		if err == nil && g.Rows != 1 {
+			t.Fatal(g)
 		}
 	})
 }

@@ -1,0 +1,177 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"gradegate/api"
+	"gradegate/internal/fault"
+	"gradegate/internal/server"
+	"gradegate/internal/token"
+)
+
+// defaultURL is where a server listens that nobody configured.
+const defaultURL = "http://127.0.0.1:8080"
+
+// source is a credential and where it was found.
+type source struct {
+	secret, from string
+}
+
+// String leaves the credential out.
+func (s source) String() string { return s.from }
+
+func (a *app) getenv(name string) string {
+	for _, kv := range a.env {
+		if v, ok := strings.CutPrefix(kv, name+"="); ok {
+			return v
+		}
+	}
+	return ""
+}
+
+// server is the URL of the server to talk to.
+func (a *app) server() (string, error) {
+	for _, u := range []string{a.url, a.getenv("GRADEGATE_URL"), a.getenv("GRADEGATE_HOST")} {
+		if u != "" {
+			return canonical(u), nil
+		}
+	}
+	h, err := a.loadHosts()
+	if err != nil {
+		return "", err
+	}
+	if h.Current != "" {
+		return h.Current, nil
+	}
+	return defaultURL, nil
+}
+
+// canonical writes a server's address in one way, since tokens are kept by it.
+// A bare host is one that is reached over TLS, save this machine itself.
+func canonical(u string) string {
+	u = strings.TrimRight(strings.TrimSpace(u), "/")
+	if !strings.Contains(u, "://") {
+		host, _, _ := strings.Cut(u, ":")
+		if host == "localhost" || strings.HasPrefix(host, "127.") || strings.HasPrefix(u, "[::1]") {
+			return "http://" + u
+		}
+		u = "https://" + u
+	}
+	p, err := url.Parse(u)
+	if err != nil {
+		return u // the client says what is wrong with it
+	}
+	p.Scheme, p.Host = strings.ToLower(p.Scheme), strings.ToLower(p.Host)
+	return p.String()
+}
+
+// client makes a client with the credential of this machine.
+func (a *app) client() (*api.Client, error) {
+	if a.data != "" {
+		return a.socket()
+	}
+	u, err := a.server()
+	if err != nil {
+		return nil, err
+	}
+	if a.credential, a.shadowed, err = a.find(u); err != nil {
+		return nil, err
+	}
+	return api.NewClient(u, a.credential.secret)
+}
+
+// socket makes a client of the server's own socket: the local administrator.
+func (a *app) socket() (*api.Client, error) {
+	dir, err := filepath.Abs(a.data)
+	if err != nil {
+		return nil, err
+	}
+	return api.NewClient("unix://"+filepath.Join(dir, server.SocketName), "")
+}
+
+// open makes a client that shows no credential, and so works where the stored
+// one is damaged.
+func (a *app) open() (*api.Client, error) {
+	if a.data != "" {
+		return a.socket()
+	}
+	u, err := a.server()
+	if err != nil {
+		return nil, err
+	}
+	return api.NewClient(u, "")
+}
+
+// find looks for a token in the documented order, and names the places that
+// would have had one too.
+func (a *app) find(u string) (found source, shadowed []string, err error) {
+	places := []func() (source, error){
+		func() (source, error) { return a.fromFile(a.tokenFile, "--token-file") },
+		a.fromStdin,
+		func() (source, error) { return source{a.getenv("GRADEGATE_TOKEN"), "GRADEGATE_TOKEN"}, nil },
+		func() (source, error) { return a.fromFile(a.getenv("GRADEGATE_TOKEN_FILE"), "GRADEGATE_TOKEN_FILE") },
+		func() (source, error) {
+			h, err := a.loadHosts()
+			return source{h.Tokens[u], a.hostsFile()}, err
+		},
+		func() (source, error) { return a.fromNetrc(u) },
+	}
+	for _, place := range places {
+		s, err := place()
+		if err != nil && found.secret == "" {
+			return found, nil, err
+		}
+		if err != nil {
+			continue // trouble with a place that would not be used is none
+		}
+		s.secret = strings.TrimSpace(s.secret)
+		switch {
+		case s.secret == "":
+		case found.secret == "":
+			found = s
+		case s.secret != found.secret:
+			shadowed = append(shadowed, s.from)
+		}
+	}
+	// A token of ours has a checksum, so that a slip is found here. What does not
+	// look like one may be an imported token and is the server's to judge.
+	if strings.HasPrefix(found.secret, "gg") {
+		if _, err := token.Parse(found.secret); err != nil {
+			return found, nil, fault.New(fault.Invalid, "token_malformed", "The token from %s is malformed: %v; it has %d characters.", found.from, err, len(found.secret)).
+				WithFix("Copy it again, whole, or sign in: gradegate login")
+		}
+	}
+	return found, shadowed, nil
+}
+
+func (a *app) fromFile(path, from string) (source, error) {
+	if path == "" {
+		return source{}, nil
+	}
+	data, err := os.ReadFile(path)
+	if err == nil && strings.TrimSpace(string(data)) == "" {
+		err = errors.New("it is empty")
+	}
+	if err != nil {
+		return source{}, fault.Wrap(fault.Invalid, "token_file", fmt.Sprintf("The token file of %s cannot be read: %v.", from, err), err).WithFix("Name another file.")
+	}
+	return source{string(data), from + " " + path}, nil
+}
+
+func (a *app) fromStdin() (source, error) {
+	if !a.tokenStdin || a.stdinTaken {
+		return source{}, nil
+	}
+	a.stdinTaken = true
+	data, err := io.ReadAll(io.LimitReader(a.stdin, 4096))
+	if err == nil && strings.TrimSpace(string(data)) == "" {
+		err = fault.New(fault.Invalid, "token_stdin", "--token-stdin is given, and stdin is empty.").WithFix("printf %%s \"$TOKEN\" | gradegate whoami --token-stdin")
+	}
+	return source{string(data), "stdin"}, err
+}

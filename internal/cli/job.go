@@ -1,0 +1,340 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"gradegate/api"
+	"gradegate/internal/job"
+)
+
+func (a *app) jobCmd() *cobra.Command {
+	c := &cobra.Command{Use: "job", Short: "Jobs: hand in, follow, cancel"}
+	c.AddCommand(a.submit("submit COMPETITION PATH"), a.jobList(), a.jobShow(), a.jobLogs(), a.jobResult(), a.cancel("cancel JOB"), a.jobWait(), a.jobQuota())
+	return c
+}
+
+// pageMax is how many things the server puts on a page at most.
+const pageMax = 1000
+
+func (a *app) jobList() *cobra.Command {
+	var competition, state, user string
+	var limit int
+	c := &cobra.Command{
+		Use: "list", Short: "Your jobs, newest first", Args: cobra.NoArgs, Example: "  gradegate job list --competition iris --state running",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			client, err := a.client()
+			if err != nil {
+				return err
+			}
+			if limit < 1 {
+				return usage{errors.New("--limit is at least 1"), cmd.CommandPath()}
+			}
+			q := url.Values{"limit": {strconv.Itoa(min(limit+1, pageMax))}}
+			for name, v := range map[string]string{"competition": competition, "state": state, "user": user} {
+				if v != "" {
+					q.Set(name, v)
+				}
+			}
+			var all []api.Job
+			for j, err := range client.AllJobs(cmd.Context(), q) {
+				if err != nil {
+					return err
+				}
+				if len(all) == limit {
+					a.hint("There are more: --limit %d", limit*2)
+					break
+				}
+				all = append(all, j)
+			}
+			return a.print(list(all, func(j api.Job) string { return j.ID }, "JOB\tCOMPETITION\tSTATE\tSCORE\tMADE\tFROM", func(j api.Job) []string {
+				return []string{j.ID, j.Competition, stateOf(j), orDash(scores(j.Scores)), ago(j.CreatedAt), orDash(j.Submission.Name)}
+			}))
+		},
+	}
+	c.Flags().StringVar(&competition, "competition", "", "only those of a competition")
+	c.Flags().StringVar(&state, "state", "", "only those in a state, such as running")
+	c.Flags().StringVar(&user, "user", "", "somebody else's, or * for all (administrators and auditors)")
+	c.Flags().IntVar(&limit, "limit", 50, "at most so many")
+	return c
+}
+
+func stateOf(j api.Job) string {
+	if j.Reason != "" && j.State != "succeeded" {
+		return j.State + " (" + j.Reason + ")"
+	}
+	return j.State
+}
+
+func scores(s map[string]float64) string {
+	names := make([]string, 0, len(s))
+	for n := range s {
+		names = append(names, n)
+	}
+	slices.Sort(names)
+	for i, n := range names {
+		names[i] = fmt.Sprintf("%s %.4f", n, s[n])
+	}
+	return strings.Join(names, ", ")
+}
+
+func (a *app) printJob(j api.Job) error {
+	return a.print(result{json: j, name: j.ID, table: func(w io.Writer) {
+		facts(w, "job", j.ID, "competition", j.Competition, "state", stateOf(j), "detail", j.Detail, "score", scores(j.Scores),
+			"handed in", when(&j.CreatedAt), "started", when(j.StartedAt), "ended", when(j.EndedAt), "what", j.Submission.Kind+" "+j.Submission.Name,
+			"entry point", j.Submission.Entry, "isolation", j.Isolation, "gpus", strings.Join(j.GPUs, ","), "submitted by", unverified(j.SubmittedBy), "with token", j.TokenID)
+	}})
+}
+
+func unverified(s string) string {
+	if s == "" {
+		return ""
+	}
+	return s + " (as claimed, not verified)"
+}
+
+func (a *app) jobShow() *cobra.Command {
+	return &cobra.Command{
+		Use: "show JOB", Short: "Everything about one job", Args: cobra.ExactArgs(1), Example: "  gradegate job show JOB",
+		RunE: func(cmd *cobra.Command, args []string) error { return a.showJob(cmd.Context(), args[0]) },
+	}
+}
+
+func (a *app) showJob(ctx context.Context, id string) error {
+	client, err := a.client()
+	if err != nil {
+		return err
+	}
+	j, err := client.JobByID(ctx, id)
+	if err != nil {
+		return err
+	}
+	return a.printJob(j)
+}
+
+func (a *app) jobLogs() *cobra.Command {
+	var follow bool
+	c := &cobra.Command{
+		Use: "logs JOB", Short: "What a job has printed", Args: cobra.ExactArgs(1), Example: "  gradegate job logs JOB\n  gradegate job logs JOB --follow",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			client, err := a.client()
+			if err != nil {
+				return err
+			}
+			return a.copyLog(cmd.Context(), client, args[0], follow)
+		},
+	}
+	c.Flags().BoolVarP(&follow, "follow", "f", false, "stay until the job ends")
+	return c
+}
+
+// copyLog prints what a job printed. A followed log whose connection ends before
+// the job does is taken up where it stopped: three hours are long for a line.
+func (a *app) copyLog(ctx context.Context, client *api.Client, id string, follow bool) error {
+	out := a.logWriter()
+	patience := newPatience()
+	var offset int64
+	for {
+		body, err := client.JobLogs(ctx, id, offset, follow)
+		if err == nil {
+			var n int64
+			n, err = io.Copy(out, body)
+			_ = body.Close() // what was read is printed
+			if offset += n; n > 0 {
+				patience = newPatience()
+			}
+			if out.err != nil {
+				return out.err
+			}
+		} else if !passing(err) {
+			return err
+		}
+		if !follow {
+			return err
+		}
+		j, e := client.JobByID(ctx, id)
+		if e == nil && final(j.State) && err == nil {
+			return nil
+		}
+		if e != nil && !passing(e) {
+			return e
+		}
+		if err := patience.pause(ctx, client, errors.Join(err, e)); err != nil {
+			return err
+		}
+	}
+}
+
+func (a *app) jobResult() *cobra.Command {
+	return &cobra.Command{
+		Use: "result JOB", Short: "The grade of a job", Args: cobra.ExactArgs(1), Example: "  gradegate job result JOB -o json",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			client, err := a.client()
+			if err != nil {
+				return err
+			}
+			r, err := client.JobResult(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			return a.print(result{json: r, name: r.Job, table: func(w io.Writer) {
+				for _, line := range strings.Split(scores(r.Scores), ", ") {
+					name, value, _ := strings.Cut(line, " ")
+					facts(w, name, value)
+				}
+			}})
+		},
+	}
+}
+
+func (a *app) cancel(use string) *cobra.Command {
+	return &cobra.Command{
+		Use: use, Short: "Ask for the end of a job", Args: cobra.ExactArgs(1), Example: "  gradegate cancel JOB",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			client, err := a.client()
+			if err != nil {
+				return err
+			}
+			out, err := client.CancelJob(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			if out.Already != "" {
+				a.hint("It was %s already.", out.Already)
+			}
+			return a.print(result{json: out, name: out.Job.ID, table: func(w io.Writer) {
+				facts(w, "job", out.Job.ID, "state", stateOf(out.Job), "detail", out.Job.Detail)
+			}})
+		},
+	}
+}
+
+func (a *app) jobWait() *cobra.Command {
+	var timeout time.Duration
+	c := &cobra.Command{
+		Use: "wait JOB", Short: "Wait until a job is over; exit code 9 if it has no grade", Args: cobra.ExactArgs(1), Example: "  gradegate job wait JOB --timeout 10m",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			client, err := a.client()
+			if err != nil {
+				return err
+			}
+			j, err := a.wait(cmd.Context(), client, args[0], timeout)
+			if err != nil {
+				return err
+			}
+			return a.over(j)
+		},
+	}
+	c.Flags().DurationVar(&timeout, "timeout", 0, "give up after this long, with exit code 124")
+	return c
+}
+
+// over prints a finished job and turns a missing grade into an exit code.
+func (a *app) over(j api.Job) error {
+	if err := a.printJob(j); err != nil {
+		return err
+	}
+	if j.State != "succeeded" {
+		return exit(exitJobFailed)
+	}
+	return nil
+}
+
+// wait asks with growing pauses until the job is over, and shows how it goes.
+func (a *app) wait(ctx context.Context, client *api.Client, id string, timeout time.Duration) (api.Job, error) {
+	if timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, timeout)
+		defer cancel()
+	}
+	line := a.progress()
+	defer line.done()
+	start, pause, patience := time.Now(), 100*time.Millisecond, newPatience()
+	var known api.Job
+	for {
+		j, err := client.JobByID(ctx, id)
+		switch {
+		case err == nil && final(j.State):
+			return j, nil
+		case err == nil:
+			known, patience = j, newPatience()
+			line.show("%s  %s  %s", id, j.State, time.Since(start).Round(time.Second))
+			err = client.Wait(ctx, pause)
+			pause = min(pause*3/2, 3*time.Second)
+		case passing(err) && ctx.Err() == nil:
+			line.show("%s  the server does not answer; trying again  %s", id, time.Since(start).Round(time.Second))
+			err = patience.pause(ctx, client, err)
+		}
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			line.done()
+			a.hint("Still %s after %s. Go on waiting: gradegate job wait %s", orDash(known.State), timeout, id)
+			return known, exit(exitTimeout)
+		}
+		if err != nil {
+			return known, err
+		}
+	}
+}
+
+func final(state string) bool { return job.State(state).Final() }
+
+// passing reports whether an error says nothing about the job, only about the
+// moment: the server restarts, a line is down, there were too many questions.
+func passing(err error) bool {
+	var e *api.Error
+	return errors.As(err, &e) && (e.Code == "unreachable" || e.Status == 429 || e.Status == 502 || e.Status == 503 || e.Status == 504)
+}
+
+// patience is how long somebody who waits for a job puts up with silence.
+type patience struct{ left, next time.Duration }
+
+func newPatience() *patience { return &patience{left: 15 * time.Minute, next: time.Second} }
+
+// pause waits a little longer each time, and gives err back when it is too much.
+func (p *patience) pause(ctx context.Context, client *api.Client, err error) error {
+	wait := p.next
+	var e *api.Error
+	if errors.As(err, &e) {
+		wait = max(wait, e.RetryAfter)
+	}
+	if p.left -= wait; p.left < 0 && err != nil {
+		return err
+	}
+	p.next = min(p.next*2, 30*time.Second)
+	return client.Wait(ctx, wait)
+}
+
+func (a *app) jobQuota() *cobra.Command {
+	return &cobra.Command{
+		Use: "quota COMPETITION", Short: "What you have used of a competition's limits", Args: cobra.ExactArgs(1), Example: "  gradegate job quota iris",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			client, err := a.client()
+			if err != nil {
+				return err
+			}
+			q, err := client.Quota(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			return a.print(result{json: q, name: q.Competition, table: func(w io.Writer) {
+				facts(w, "today", used(q.Submissions), "at a time", used(q.Concurrent), "gpu hours", fmt.Sprintf("%.2f", q.GPUHours), "resets", when(&q.ResetsAt))
+			}})
+		},
+	}
+}
+
+func used(u api.Used) string {
+	if u.Limit == 0 {
+		return strconv.Itoa(u.Used) + ", no limit"
+	}
+	return fmt.Sprintf("%d of %d", u.Used, u.Limit)
+}

@@ -1,0 +1,337 @@
+package httpapi
+
+import (
+	"context"
+	"hash/maphash"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+	"unsafe"
+
+	"gradegate/internal/audit"
+	"gradegate/internal/authn"
+	"gradegate/internal/authority"
+	"gradegate/internal/fault"
+	"gradegate/internal/policy"
+	"gradegate/internal/principal"
+	"gradegate/internal/token"
+)
+
+// contract is how a reverse proxy wants to be answered.
+//
+// nginx knows 2xx, 401 and 403, and makes 500 of everything else. So a limit
+// and a bad request are 403, with the real status in X-Auth-Status and its
+// reason in X-Auth-Reason for an error_page; trouble of ours stays 503, since
+// 500 to the client is then the truth. Traefik and Caddy pass on what they
+// get, so they get the real status and the problem document.
+type contract uint8
+
+const (
+	nginx contract = iota
+	forward
+)
+
+func (k contract) path() string {
+	if k == nginx {
+		return "/authz/nginx"
+	}
+	return "/authz/forward"
+}
+
+// identityFields are what a proxy may hand on to what lies behind it. The ones
+// that a request brings along are never read.
+var identityFields = []string{
+	"X-Auth-User-Id", "X-Auth-Username", "X-Auth-Token-Id", "X-Auth-Kind", "X-Auth-Scopes", "X-Auth-Competitions",
+	"X-Auth-Mode", "X-Token-Expires-In", "X-Request-Id",
+}
+
+// visit is one question of a proxy. It stays on the stack: this path is taken
+// for every request to everything behind the proxy.
+type visit struct {
+	contract contract
+	now      time.Time
+	id       string
+	peer     *peer
+	addr     netip.Addr
+	agent    string
+	tried    bool
+}
+
+func (a *API) authz(w http.ResponseWriter, r *http.Request, k contract) {
+	now := a.Now()
+	p := a.peerOf(r)
+	v := visit{
+		contract: k, now: now, id: "req_" + authority.SortableID(now), peer: p,
+		addr: p.client(a.proxies, r.Header), agent: p.agentOf(r.Header),
+	}
+	s, ref, err := a.admitVisit(&v, r)
+	if err == nil {
+		err = a.Recorder.Record(r.Context(), v.line(&s, r.Header), false)
+		if err != nil {
+			a.answerTrouble(w, r, v, err)
+			return
+		}
+		a.Table.Used(&ref, now, v.addr, v.agent)
+		a.let(w, &v, &s)
+		return
+	}
+	a.deny(w, r, v, s, err)
+}
+
+// admitVisit is the whole decision.
+func (a *API) admitVisit(v *visit, r *http.Request) (s policy.Subject, ref authn.Ref, err error) {
+	if r.Method == http.MethodTrace {
+		return s, ref, methodNotAllowed(nil)
+	}
+	text, err := credential(r.Header)
+	v.tried = err != errMissing //nolint:errorlint // credential returns it as it is
+	if err != nil {
+		return s, ref, err
+	}
+	p, err := token.Parse(text)
+	if err != nil {
+		return s, ref, malformed(err, len(text))
+	}
+	if s, ref, err = a.Table.Authenticate(p, v.addr); err != nil {
+		return s, ref, err
+	}
+	need := anyUse
+	if r.URL.RawQuery != "" {
+		if need, err = a.needed.of(r.URL.RawQuery); err != nil {
+			return s, ref, err
+		}
+	}
+	if err = policy.Decide(&s, need.action, policy.Resource{Competition: need.competition}); err != nil {
+		return s, ref, err
+	}
+	if strings.Contains(original(r.Header, "X-Original-Uri", "X-Forwarded-Uri"), "gg") {
+		if err = a.leakedBehind(v, r); err != nil {
+			return s, ref, err
+		}
+	}
+	if d, by := a.Limits.take(Verifying, string(s.Token), string(s.Principal.ID), v.now); !d.Allowed {
+		return s, ref, limited(Verifying, by, d)
+	}
+	return s, ref, nil
+}
+
+// original is a field that says what the proxy was asked.
+func original(h http.Header, name, other string) string {
+	if v := h[name]; len(v) > 0 {
+		return v[0]
+	}
+	if v := h[other]; len(v) > 0 {
+		return v[0]
+	}
+	return ""
+}
+
+// leakedBehind ends tokens of ours that stand in a URL behind the proxy.
+func (a *API) leakedBehind(v *visit, r *http.Request) error {
+	u, err := url.ParseRequestURI(original(r.Header, "X-Original-Uri", "X-Forwarded-Uri"))
+	if err != nil {
+		return nil //nolint:nilerr // what is behind the proxy will refuse it
+	}
+	secrets, _ := tokensInURL(u)
+	if len(secrets) == 0 {
+		return nil // members of that name are the other program's business
+	}
+	s := policy.Subject{Addr: v.addr, Agent: v.agent, Request: v.id}
+	if err := a.Authority.ReportLeak(r.Context(), &s, secrets); err != nil {
+		a.Logger.Error("a token in a URL could not be revoked", "request", v.id, "error", scrub(err.Error()))
+	}
+	return errTokenInURL
+}
+
+// line is the record of an allowed visit. Its route is what the proxy was
+// asked for, without the query.
+func (v *visit) line(s *policy.Subject, h http.Header) audit.Event {
+	uri, _, _ := strings.Cut(original(h, "X-Original-Uri", "X-Forwarded-Uri"), "?")
+	return audit.Event{
+		ID: "evt" + v.id[len("req"):], At: v.now, Action: audit.Request, Outcome: audit.Allow, Status: http.StatusOK,
+		Actor: string(s.Principal.ID), Token: string(s.Token), Kind: s.Kind.String(), Mode: s.Mode, Target: s.Job,
+		Addr: v.peer.text(v.addr), Agent: v.agent, Request: v.id,
+		Route: v.contract.path() + " " + original(h, "X-Original-Method", "X-Forwarded-Method") + " " + scrub(uri),
+	}
+}
+
+// let answers that the request may pass, and who sends it.
+func (a *API) let(w http.ResponseWriter, v *visit, s *policy.Subject) {
+	h := w.Header()
+	a.known.of(s).put(h)
+	own := &[2]string{v.id, ""}
+	h["X-Request-Id"] = own[0:1:1]
+	h["Cache-Control"] = noStore
+	h["X-Auth-Mode"] = modeOf(s)
+	if !s.Until.IsZero() {
+		own[1] = seconds(s.Until.Sub(v.now))
+		h["X-Token-Expires-In"] = own[1:2:2]
+	}
+	w.WriteHeader(http.StatusOK)
+	if a.Observe != nil {
+		a.Observe(Observation{Route: v.contract.path(), Class: Verifying, Status: http.StatusOK, Took: a.Now().Sub(v.now)})
+	}
+}
+
+// deny records a refusal and gives it.
+func (a *API) deny(w http.ResponseWriter, r *http.Request, v visit, s policy.Subject, err error) {
+	c := a.callOfVisit(w, r, v)
+	c.subject, c.tried = s, v.tried
+	if s.Principal.ID == "" {
+		err = c.turnedAway(err)
+	} else {
+		c.proven = true
+		f := fault.Of(err)
+		e := c.event(audit.Request, audit.Deny)
+		e.Reason, e.Status = f.Code, statusOf(f)
+		if bad := a.Recorder.Record(context.WithoutCancel(r.Context()), e, false); bad != nil {
+			err = bad
+		}
+	}
+	c.answerVisit(v.contract, err)
+}
+
+func (a *API) answerTrouble(w http.ResponseWriter, r *http.Request, v visit, err error) {
+	a.callOfVisit(w, r, v).answerVisit(v.contract, err)
+}
+
+func (a *API) callOfVisit(w http.ResponseWriter, r *http.Request, v visit) *call {
+	h := w.Header()
+	h["X-Request-Id"], h["Cache-Control"] = []string{v.id}, noStore
+	return &call{
+		ResponseWriter: w, api: a, route: a.routes[v.contract.path()], ctx: r.Context(),
+		id: v.id, now: v.now, peer: v.peer, addr: v.addr, agent: v.agent, mute: true,
+	}
+}
+
+func (c *call) answerVisit(k contract, err error) {
+	f := fault.Of(err)
+	status := statusOf(f)
+	h := c.Header()
+	h["X-Auth-Status"] = []string{seconds(time.Duration(status) * time.Second)}
+	h["X-Auth-Reason"] = []string{f.Code}
+	if k == forward {
+		c.fail(err)
+		return
+	}
+	c.refuse(err)
+	switch {
+	case status >= http.StatusInternalServerError:
+		status = http.StatusServiceUnavailable
+	case status != http.StatusUnauthorized:
+		status = http.StatusForbidden
+	}
+	c.ResponseWriter.WriteHeader(status)
+	c.observe(status)
+}
+
+// requirement is what a proxy's location asks for, in the query of its own
+// configuration: /authz/nginx?scope=jobs:submit&competition=iris.
+type requirement struct {
+	action      policy.Action
+	competition string
+}
+
+var anyUse = requirement{action: policy.Action{Name: "use", Own: true}}
+
+// requirements remembers the few queries that proxies are configured with.
+type requirements struct {
+	known sync.Map // string → requirement
+	n     atomic.Int32
+}
+
+// mostRequirements bounds what somebody could make us remember.
+const mostRequirements = 256
+
+func (q *requirements) of(raw string) (requirement, error) {
+	if r, ok := q.known.Load(raw); ok {
+		return r.(requirement), nil
+	}
+	bad := fault.New(fault.Invalid, "query_invalid", "The query of an authz route holds scope and competition, each once.").
+		WithFix("Mend the proxy's configuration.")
+	values, err := url.ParseQuery(raw)
+	if err != nil {
+		return anyUse, bad
+	}
+	out := anyUse
+	for name, v := range values {
+		switch {
+		case len(v) != 1:
+			return anyUse, bad
+		case name == "scope":
+			if out.action, err = actionNamed(v[0]); err != nil {
+				return anyUse, err
+			}
+		case name == "competition":
+			out.competition = v[0]
+		default:
+			return anyUse, bad
+		}
+	}
+	if q.n.Load() < mostRequirements {
+		q.n.Add(1)
+		q.known.Store(raw, out)
+	}
+	return out, nil
+}
+
+// identity is the header values that tell who somebody is, ready to be used.
+type identity struct {
+	token    token.ID
+	kind     token.Kind
+	owner    principal.ID
+	version  int64
+	scopes   *string // the lists are recognised by where they lie: they never change in place
+	lists    [2]int
+	contests *string
+	values   [6]string
+}
+
+// identities remembers identities in a table of fixed size without locks: a
+// token that falls on another's place takes it.
+type identities struct {
+	seed  maphash.Seed
+	slots []atomic.Pointer[identity]
+}
+
+func (m *identities) init() {
+	m.seed, m.slots = maphash.MakeSeed(), make([]atomic.Pointer[identity], 4096)
+}
+
+func (m *identities) of(s *policy.Subject) *identity {
+	key := string(s.Token)
+	if key == "" {
+		key = s.Job
+	}
+	slot := &m.slots[maphash.String(m.seed, key)%uint64(len(m.slots))]
+	if i := slot.Load(); i != nil && i.is(s) {
+		return i
+	}
+	i := &identity{
+		token: s.Token, kind: s.Kind, owner: s.Principal.ID, version: s.Principal.Version,
+		scopes: unsafe.SliceData(s.Scopes), contests: unsafe.SliceData(s.Competitions), lists: [2]int{len(s.Scopes), len(s.Competitions)},
+		values: [6]string{
+			string(s.Principal.ID), s.Principal.Name, string(s.Token), s.Kind.String(),
+			strings.Join(s.Scopes, " "), strings.Join(allOr(s.Competitions), " "),
+		},
+	}
+	slot.Store(i)
+	return i
+}
+
+func (i *identity) is(s *policy.Subject) bool {
+	return i.token == s.Token && i.kind == s.Kind && i.owner == s.Principal.ID && i.version == s.Principal.Version &&
+		i.scopes == unsafe.SliceData(s.Scopes) && i.contests == unsafe.SliceData(s.Competitions) &&
+		i.lists == [2]int{len(s.Scopes), len(s.Competitions)}
+}
+
+// put sets the fields. The values lie in the identity, which nobody changes.
+func (i *identity) put(h http.Header) {
+	for n, name := range identityFields[:len(i.values)] {
+		h[name] = i.values[n : n+1 : n+1]
+	}
+}

@@ -1,0 +1,134 @@
+package httpapi
+
+import (
+	"encoding/base64"
+	"errors"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"gradegate/internal/audit"
+	"gradegate/internal/fault"
+	"gradegate/internal/policy"
+	"gradegate/internal/principal"
+	"gradegate/internal/token"
+)
+
+var (
+	errMissing = fault.New(fault.Unauthenticated, "token_missing", "This needs a token, and none was sent.").
+			WithFix("Sign in (gradegate login), or send the header: Authorization: Bearer TOKEN")
+	errTwice = fault.New(fault.Invalid, "credential_twice", "The request has more than one Authorization header.").
+			WithFix("Send one.")
+	errScheme = fault.New(fault.Unauthenticated, "scheme_unknown", "The Authorization header is neither Bearer nor Basic.").
+			WithFix("Authorization: Bearer TOKEN")
+	errFailures = fault.New(fault.Limited, "too_many_failures", "Too many failed attempts from this address. A valid token is not held up.").
+			WithFix("Wait as long as Retry-After says, and look for the program that sends a wrong token.")
+	errPeer = fault.New(fault.Denied, "peer_denied", "The local socket is for the server's own user and root.").
+		WithFix("Run the command as the user that runs the server.")
+)
+
+// credential takes the token out of the Authorization header: the bearer, or
+// the password of Basic for clients that know netrc only. It allocates nothing
+// for a bearer.
+func credential(h http.Header) (string, error) {
+	values := h["Authorization"]
+	if len(values) == 0 {
+		return "", errMissing
+	}
+	if len(values) > 1 {
+		return "", errTwice
+	}
+	v := values[0]
+	if len(v) > 7 && strings.EqualFold(v[:7], "bearer ") {
+		return strings.Trim(v[7:], " "), nil
+	}
+	if len(v) > 6 && strings.EqualFold(v[:6], "basic ") {
+		text, err := base64.StdEncoding.DecodeString(strings.Trim(v[6:], " "))
+		_, password, ok := strings.Cut(string(text), ":")
+		if err == nil && ok {
+			return password, nil
+		}
+	}
+	return "", errScheme
+}
+
+// authenticate finds out who asks. On the local socket that is whoever opened
+// it, unless a token says otherwise.
+func (c *call) authenticate(h http.Header) error {
+	text, err := credential(h)
+	if c.door == local && errors.Is(err, errMissing) {
+		return c.authenticateLocal()
+	}
+	c.tried = !errors.Is(err, errMissing)
+	if err != nil {
+		return c.turnedAway(err)
+	}
+	p, err := token.Parse(text)
+	if err != nil {
+		return c.turnedAway(malformed(err, len(text)))
+	}
+	c.subject, c.ref, err = c.api.Table.Authenticate(p, c.addr)
+	if err != nil {
+		return c.turnedAway(err)
+	}
+	c.proven = true
+	c.subject.Agent, c.subject.Request = c.agent, c.id
+	if c.route.has(creates) {
+		c.presented, _ = token.ReadSecret(text) // it was just parsed
+	}
+	return nil
+}
+
+// authenticateLocal trusts the kernel about who is at the other end.
+func (c *call) authenticateLocal() error {
+	if !c.peer.hasUID || c.peer.uid != 0 && int(c.peer.uid) != os.Geteuid() {
+		return errPeer
+	}
+	c.proven = true
+	c.subject = policy.Subject{
+		Local: true, LocalUID: c.peer.uid, Agent: c.agent, Request: c.id,
+		Principal: principal.Principal{Role: principal.Admin, Status: principal.Active},
+	}
+	return nil
+}
+
+// malformed tells what is wrong with the form of a token, without a character of it.
+func malformed(err error, length int) *fault.Error {
+	const code = "token_malformed"
+	if errors.Is(err, token.WrongLength) {
+		return fault.New(fault.Unauthenticated, code, "The token has %d characters, a token has %d: it was probably cut off when it was copied.", length, token.SecretLen).
+			WithFix("Copy it again, whole.")
+	}
+	return fault.New(fault.Unauthenticated, code, "The token is malformed: %v.", err).WithFix("Copy it again, whole; or sign in: gradegate login")
+}
+
+// turnedAway counts and records a failed authentication. Whoever has spent the
+// address's budget of failures is told to wait; no valid token ever gets here.
+func (c *call) turnedAway(err error) error {
+	f := fault.Of(err)
+	if f.Kind == fault.Unavailable || f.Kind == fault.Internal {
+		return err
+	}
+	spent := false
+	if c.tried {
+		if d := c.api.Failures.Fail(c.addr, c.now); !d.Allowed {
+			spent, err = true, errFailures.WithRetry(max(time.Second, d.RetryAfter))
+		}
+	}
+	e := c.event(audit.Authenticate, audit.Deny)
+	e.Reason, e.Status = f.Code, statusOf(fault.Of(err))
+	proven := c.subject.Token != "" || c.subject.Job != ""
+	if proven && !spent {
+		// The secret is the right one: this is somebody, so it is a line of its own.
+		e.Actor = string(c.subject.Principal.ID)
+		if bad := c.api.Recorder.Record(c.ctx, e, false); bad != nil {
+			return bad
+		}
+		return err
+	}
+	if bad := c.api.Recorder.Refused(c.ctx, e); bad != nil {
+		return bad
+	}
+	return err
+}

@@ -1,0 +1,261 @@
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"runtime/debug"
+	"strings"
+
+	"gradegate/internal/audit"
+	"gradegate/internal/authority"
+	"gradegate/internal/fault"
+	"gradegate/internal/policy"
+	"gradegate/internal/token"
+)
+
+// listener is the door that a request came in by.
+type listener uint8
+
+const (
+	public listener = iota
+	admin
+	local
+)
+
+// front is what every request meets first, before any route is looked up.
+type front struct {
+	*API
+	door listener
+}
+
+func (f front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	// A path in another encoding and a secret in the query go the long way, and
+	// are refused there.
+	if f.door != local && r.URL.RawPath == "" && !strings.Contains(r.URL.RawQuery, "gg") {
+		switch r.URL.Path {
+		case "/authz/nginx":
+			defer f.recovered(w, r, nil)
+			f.authz(w, r, nginx)
+			return
+		case "/authz/forward":
+			defer f.recovered(w, r, nil)
+			f.authz(w, r, forward)
+			return
+		}
+	}
+	c := f.newCall(w, r, f.door)
+	defer f.recovered(w, r, c)
+	r = r.WithContext(context.WithValue(r.Context(), callKey{}, c))
+	if err := f.acceptable(c, r); err != nil {
+		c.fail(err)
+		return
+	}
+	f.mux.ServeHTTP(c, r)
+}
+
+func (a *API) newCall(w http.ResponseWriter, r *http.Request, door listener) *call {
+	now := a.Now()
+	p := a.peerOf(r)
+	c := &call{
+		ResponseWriter: w, api: a, door: door, route: nowhere, now: now, peer: p,
+		id: "req_" + authority.SortableID(now), addr: p.client(a.proxies, r.Header), agent: p.agentOf(r.Header),
+	}
+	c.ctx = r.Context()
+	h := w.Header()
+	h["X-Request-Id"] = []string{c.id}
+	h["Cache-Control"] = noStore
+	h["X-Content-Type-Options"] = noSniff
+	h["Referrer-Policy"] = noReferrer
+	return c
+}
+
+// Header values that never change; nobody appends to them.
+var (
+	noStore    = []string{"no-store"}
+	noSniff    = []string{"nosniff"}
+	noReferrer = []string{"no-referrer"}
+)
+
+// recovered answers for a handler that gave up. Nothing of the request but its
+// route is logged, since headers and bodies hold secrets.
+func (a *API) recovered(w http.ResponseWriter, r *http.Request, c *call) {
+	v := recover()
+	if v == nil {
+		return
+	}
+	if err, ok := v.(error); ok && errors.Is(err, http.ErrAbortHandler) {
+		panic(v)
+	}
+	if c == nil {
+		c = a.newCall(w, r, public)
+	}
+	a.Logger.Error("a handler panicked", "request", c.id, "route", c.route.pattern(), "panic", scrub(fmt.Sprint(v)), "stack", string(debug.Stack()))
+	if c.wrote {
+		panic(http.ErrAbortHandler) // half an answer must not look like a whole one
+	}
+	c.fail(fault.Of(errors.New("panic")))
+}
+
+// acceptable refuses what no route should ever see.
+func (a *API) acceptable(c *call, r *http.Request) error {
+	if r.Method == http.MethodTrace || r.Method == http.MethodConnect {
+		return methodNotAllowed(nil)
+	}
+	if !canonical(r.URL) {
+		return errPath
+	}
+	if leaked, found := tokensInURL(r.URL); found {
+		a.leakedInURL(c, leaked)
+		return errTokenInURL
+	}
+	return nil
+}
+
+var (
+	errPath = fault.New(fault.Invalid, "path_not_canonical",
+		"The path is not in its one plain form: no empty, . or .. segments, no ; or \\, and nothing encoded that need not be.").
+		WithFix("Write the path as the documentation does; encode each segment by itself.")
+	errTokenInURL = fault.New(fault.Invalid, "token_in_url",
+		"A token never belongs into a URL: logs and histories keep it. The token counts as leaked and was revoked.").
+		WithFix("Make another one (gradegate login) and send it as a header: Authorization: Bearer TOKEN")
+)
+
+// canonical reports whether the path has exactly one reading. Two programs
+// that read a path differently are how access rules are got round.
+func canonical(u *url.URL) bool {
+	p := u.Path
+	if p == "" || p[0] != '/' || strings.Contains(p, "//") || strings.ContainsAny(p, ";\\") {
+		return false
+	}
+	for i := 0; i < len(p); i++ {
+		if p[i] < ' ' || p[i] == 0x7f {
+			return false
+		}
+		if p[i] == '/' && (at(p, i+1, "./") || at(p, i+1, "../") || p[i+1:] == "." || p[i+1:] == "..") {
+			return false
+		}
+	}
+	// RawPath is set only when the path came in an encoding of its own.
+	for raw := u.RawPath; ; {
+		_, rest, found := strings.Cut(raw, "%")
+		if !found {
+			return true
+		}
+		if len(rest) < 2 || unreserved(unhex(rest[0])<<4|unhex(rest[1])) {
+			return false
+		}
+		raw = rest[2:]
+	}
+}
+
+func at(s string, i int, prefix string) bool { return strings.HasPrefix(s[i:], prefix) }
+
+// unreserved characters need no encoding, and a slash must have none.
+func unreserved(c byte) bool {
+	return c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || strings.IndexByte("-._~/\\;", c) >= 0
+}
+
+func unhex(c byte) byte {
+	switch {
+	case c >= '0' && c <= '9':
+		return c - '0'
+	case c >= 'a' && c <= 'f':
+		return c - 'a' + 10
+	case c >= 'A' && c <= 'F':
+		return c - 'A' + 10
+	}
+	return 0
+}
+
+// tokensInURL finds secrets in the query and the path. A member named like a
+// credential is refused whatever it holds, but a public id is none.
+func tokensInURL(u *url.URL) (secrets []string, found bool) {
+	if strings.Contains(u.Path, "/gg") {
+		for segment := range strings.SplitSeq(u.Path, "/") {
+			if _, err := token.Parse(segment); err == nil {
+				secrets, found = append(secrets, segment), true
+			}
+		}
+	}
+	if u.RawQuery == "" {
+		return secrets, found
+	}
+	for name, values := range u.Query() {
+		named := name == "token" || name == "access_token" || name == "secret"
+		for _, v := range values {
+			if _, err := token.Parse(v); err == nil {
+				secrets, found = append(secrets, v), true
+			} else if named && v != "" && !strings.HasPrefix(v, "tok_") {
+				found = true
+			}
+		}
+		if _, err := token.Parse(name); err == nil {
+			secrets, found = append(secrets, name), true
+		}
+	}
+	return secrets, found
+}
+
+// leakedInURL ends tokens that stood in a URL: proxies and browsers have
+// written them down already.
+func (a *API) leakedInURL(c *call, secrets []string) {
+	e := c.event(audit.Authenticate, audit.Deny)
+	e.Reason = errTokenInURL.Code
+	a.noted(a.Recorder.Refused(c.ctx, e))
+	if len(secrets) == 0 {
+		return
+	}
+	s := policy.Subject{Addr: c.addr, Agent: c.agent, Request: c.id}
+	if err := a.Authority.ReportLeak(c.ctx, &s, secrets); err != nil {
+		a.Logger.Error("a token in a URL could not be revoked", "request", c.id, "error", scrub(err.Error()))
+	}
+}
+
+// nowhere is the row of requests that no route was found for.
+var nowhere = &route{is: open | unwritten, path: "(none)"}
+
+// methods are those that some route has.
+var methods = []string{get, http.MethodHead, post, put, http.MethodPatch, del}
+
+// nowhere answers for paths that do not exist and methods that a path lacks.
+func (a *API) nowhere(_ http.ResponseWriter, r *http.Request) {
+	c := callOf(r.Context())
+	var allowed []string
+	for _, m := range methods {
+		probe := &http.Request{Method: m, URL: r.URL, Host: r.Host}
+		if _, pattern := a.mux.Handler(probe); pattern != "/" {
+			allowed = append(allowed, m)
+		}
+	}
+	e := c.event(audit.Request, audit.Deny)
+	if len(allowed) > 0 {
+		e.Reason = "method_not_allowed"
+		a.noted(a.Recorder.Refused(c.ctx, e))
+		c.fail(methodNotAllowed(allowed))
+		return
+	}
+	e.Reason = errNoRoute.Code
+	a.noted(a.Recorder.Refused(c.ctx, e))
+	c.fail(errNoRoute)
+}
+
+var errNoRoute = fault.New(fault.NotFound, "route_not_found", "There is nothing at this path.").
+	WithFix("GET /openapi.json lists all paths.")
+
+func methodNotAllowed(allowed []string) *fault.Error {
+	f := fault.New(fault.Invalid, "method_not_allowed", "The path does not know this method.")
+	if len(allowed) > 0 {
+		f = f.With("allow", allowed).WithFix("Use one of: %s", strings.Join(allowed, ", "))
+	}
+	return f
+}
+
+// noted logs that a refusal could not be written down. The refusal stands.
+func (a *API) noted(err error) {
+	if err != nil {
+		a.Logger.Warn("a refusal was not recorded", "error", scrub(err.Error()))
+	}
+}

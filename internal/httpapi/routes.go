@@ -1,0 +1,138 @@
+package httpapi
+
+import (
+	"net/http"
+	"strings"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"gradegate/internal/policy"
+)
+
+// route is one row of the table.
+type route struct {
+	method, path string
+	id           string // operation id
+	class        Class
+	is           trait
+	// needs is asked of policy before anything else where the answer does not
+	// depend on the thing itself; nil leaves it to the use case alone.
+	needs   *policy.Action
+	summary string
+	mount   func(*API, huma.API, *route)
+}
+
+// trait is what is special about a route.
+type trait uint16
+
+const (
+	open      trait = 1 << iota // needs no credential
+	unwritten                   // says nothing about anybody: no line in the trail
+	changes                     // is written down durably before it is carried out
+	tightens                    // only takes rights away: goes on without the trail
+	creates                     // accepts an Idempotency-Key
+	accepted                    // answers 202
+	created                     // answers 201
+	admins                      // for administrators: may have a listener of its own
+	long                        // reads or writes more than a minute's worth
+	bulky                       // JSON body of up to 1 MiB
+	direct                      // does not go through this pipeline
+	jsonBody                    // its body is JSON, if it has one; set by the adapter
+)
+
+func (r *route) has(t trait) bool { return r.is&t == t }
+
+func (r *route) pattern() string { return strings.TrimSpace(r.method + " " + r.path) }
+
+func (r *route) status() int {
+	switch {
+	case r.has(created):
+		return http.StatusCreated
+	case r.has(accepted):
+		return http.StatusAccepted
+	}
+	return http.StatusOK
+}
+
+// bodyLimit is the most that a JSON body may have.
+func (r *route) bodyLimit() int64 {
+	if r.has(bulky) {
+		return 1 << 20
+	}
+	return 64 << 10
+}
+
+const (
+	get  = http.MethodGet
+	post = http.MethodPost
+	put  = http.MethodPut
+	del  = http.MethodDelete
+)
+
+// table is every route that exists.
+func table() []route {
+	return []route{
+		{get, "/v1/whoami", "whoami", Reading, 0, nil, "Tell who the credential belongs to", handle((*API).whoami)},
+
+		{get, "/v1/tokens", "listTokens", Reading, 0, nil, "List one's own tokens", handle((*API).listTokens)},
+		{post, "/v1/tokens", "createToken", Changing, changes | creates | created, &policy.TokenCreate, "Create a personal token", handle((*API).createToken)},
+		{post, "/v1/tokens/revoke-all", "revokeAllTokens", Changing, changes | tightens, &policy.TokenRevoke, "End all of one's own tokens", handle((*API).revokeAllTokens)},
+		{get, "/v1/tokens/{id}", "getToken", Reading, 0, nil, "Show a token by id, name or \"self\"", handle((*API).getToken)},
+		{del, "/v1/tokens/{id}", "revokeToken", Changing, changes | tightens, nil, "Revoke a token for good", handle((*API).revokeToken)},
+		{post, "/v1/tokens/{id}/rotate", "rotateToken", Changing, changes | creates | created, &policy.TokenRotate, "Give a token a successor", handle((*API).rotateToken)},
+		{post, "/v1/tokens/{id}/suspend", "suspendToken", Changing, changes | tightens, nil, "Stop a token until it is resumed", handle((*API).suspendToken)},
+		{post, "/v1/tokens/{id}/resume", "resumeToken", Changing, changes, nil, "Let a suspended token go on", handle((*API).resumeToken)},
+		{post, "/v1/leaks", "reportLeaks", Reporting, open | tightens | accepted | bulky, nil, "Report leaked tokens", handle((*API).reportLeaks)},
+		{post, "/v1/verify", "verifyToken", Verifying, 0, &policy.TokenVerify, "Decide about somebody's token", handle((*API).verify)},
+
+		{get, "/v1/users", "listUsers", Reading, admins, &policy.UserRead, "List users", handle((*API).listUsers)},
+		{post, "/v1/users", "createUser", Changing, changes | created | admins, &policy.UserManage, "Create a user without a credential", handle((*API).createUser)},
+		{get, "/v1/users/{id}", "getUser", Reading, admins, &policy.UserRead, "Show a user by id or name", handle((*API).getUser)},
+		{get, "/v1/users/{id}/tokens", "listUserTokens", Reading, admins, &policy.UserRead, "List a user's tokens", handle((*API).listUserTokens)},
+		{post, "/v1/users/{id}/invite", "inviteUser", Changing, changes | created | admins, &policy.UserManage, "Make a one-time code for a person", handle((*API).inviteUser)},
+		{post, "/v1/users/{id}/suspend", "suspendUser", Changing, changes | tightens | admins, &policy.UserManage, "Stop everything of a user until resumed", handle((*API).suspendUser)},
+		{post, "/v1/users/{id}/resume", "resumeUser", Changing, changes | admins, &policy.UserManage, "Let a suspended user go on", handle((*API).resumeUser)},
+		{post, "/v1/users/{id}/offboard", "offboardUser", Changing, changes | tightens | admins, &policy.UserManage, "End everything of a leaver", handle((*API).offboardUser)},
+		{post, "/v1/users/{id}/revoke-all", "revokeAllOfUser", Changing, changes | tightens | admins, &policy.UserManage, "End all tokens of a user", handle((*API).revokeAllOfUser)},
+		{post, "/v1/invites/redeem", "redeemInvite", Enrolling, open | creates | created, nil, "Turn a one-time code into a session", handle((*API).redeem)},
+
+		{get, "/v1/competitions", "listCompetitions", Reading, 0, &policy.CompetitionGet, "List competitions", handle((*API).listCompetitions)},
+		{get, "/v1/competitions/{id}", "getCompetition", Reading, 0, &policy.CompetitionGet, "Show a competition", handle((*API).getCompetition)},
+		{put, "/v1/competitions/{id}", "applyCompetition", Changing, changes | long | admins, &policy.CompetitionSet, "Make or change a competition", stream((*API).applyCompetition, applyForm)},
+		{get, "/v1/competitions/{id}/leaderboard", "getLeaderboard", Reading, 0, &policy.CompetitionGet, "Show the best of each user", handle((*API).leaderboard)},
+		{get, "/v1/competitions/{id}/files/{name...}", "getCompetitionFile", Reading, long, &policy.CompetitionGet, "Fetch a public file", stream((*API).competitionFile, binaryAnswer)},
+		{post, "/v1/competitions/{id}/jobs", "submitJob", Submitting, changes | creates | accepted | long, &policy.JobSubmit, "Hand in a submission", stream((*API).submit, submitForm)},
+		{get, "/v1/quota", "getQuota", Reading, 0, &policy.QuotaRead, "Show what is left of one's quota", handle((*API).quota)},
+
+		{get, "/v1/jobs", "listJobs", Reading, 0, nil, "List jobs, newest first", handle((*API).listJobs)},
+		{get, "/v1/jobs/{id}", "getJob", Reading, 0, nil, "Show a job", handle((*API).getJob)},
+		{post, "/v1/jobs/{id}/cancel", "cancelJob", Canceling, changes | tightens, nil, "Ask for the end of a job", handle((*API).cancelJob)},
+		{get, "/v1/jobs/{id}/result", "getResult", Reading, 0, nil, "Show the grade of a job", handle((*API).result)},
+		{get, "/v1/jobs/{id}/logs", "getLogs", Reading, long, nil, "Read or follow what a job prints", stream((*API).logs, logAnswer)},
+
+		{get, "/v1/audit/events", "searchAudit", Reading, admins, &policy.AuditRead, "Search the audit trail", handle((*API).searchAudit)},
+		{get, "/v1/audit/checkpoint", "getCheckpoint", Reading, admins, &policy.AuditRead, "Fetch the newest signed checkpoint", stream((*API).checkpoint, checkpointAnswer)},
+		{get, "/.well-known/gradegate-trail-key", "getTrailKey", Reading, open | unwritten, nil, "Fetch the key that verifies the trail", stream((*API).trailKey, textAnswer)},
+
+		{get, "/livez", "livez", Reading, open | unwritten, nil, "Tell that the process runs", stream((*API).livez, textAnswer)},
+		{get, "/readyz", "readyz", Reading, open | unwritten, nil, "Tell whether tokens can be verified", stream((*API).readyz, textAnswer)},
+		{get, "/healthz", "healthz", Reading, open | unwritten, nil, "Tell the state of every part", stream((*API).healthz, healthAnswer)},
+		{get, "/version", "version", Reading, open | unwritten, nil, "Tell the version", handle((*API).version)},
+		{get, "/openapi.json", "openapi", Reading, open | unwritten, nil, "This document", stream((*API).openapi, binaryAnswer)},
+		{get, "/metrics", "metrics", Reading, open | unwritten | admins, nil, "Metrics for Prometheus; admin listener only", stream((*API).metrics, textAnswer)},
+
+		{"", "/authz/nginx", "authzNginx", Verifying, direct, nil, "Decide for nginx auth_request: 200, 401 or 403", authzDoc},
+		{"", "/authz/forward", "authzForward", Verifying, direct, nil, "Decide for Traefik ForwardAuth and Caddy forward_auth", authzDoc},
+	}
+}
+
+// mount builds the mux and the specification from the table.
+func (a *API) mount() error {
+	h := a.newHuma()
+	for _, r := range table() {
+		a.routes[r.pattern()] = &r
+		r.mount(a, h, &r)
+	}
+	a.mux.HandleFunc("/", a.nowhere)
+	return a.finishSpec(h)
+}

@@ -1,0 +1,173 @@
+package httpapi
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"gradegate/api"
+	"gradegate/internal/authority"
+	"gradegate/internal/config"
+	"gradegate/internal/fault"
+	"gradegate/internal/grading"
+	"gradegate/internal/job"
+	"gradegate/internal/policy"
+	"gradegate/internal/principal"
+	"gradegate/internal/token"
+)
+
+func versionTag(version int64) string { return `"` + strconv.FormatInt(version, 10) + `"` }
+
+// ifMatch reads the version that a client wants to replace; zero is "any".
+func ifMatch(header string) (int64, error) {
+	if header == "" || header == "*" {
+		return 0, nil
+	}
+	v, err := strconv.ParseInt(strings.Trim(strings.TrimPrefix(header, "W/"), `"`), 10, 64)
+	if err != nil || v <= 0 {
+		return 0, fault.New(fault.Invalid, "if_match_invalid", "If-Match is not an ETag of ours.").WithFix("Send the etag of what you have read.")
+	}
+	return v, nil
+}
+
+// instant is nil for the zero time: what is not set is left out.
+func instant(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	t = t.UTC()
+	return &t
+}
+
+// some is a list that is never null.
+func some(list []string) []string {
+	if list == nil {
+		return []string{}
+	}
+	return list
+}
+
+// allOr is what a token is limited to; no limit is written as "*".
+func allOr(list []string) []string {
+	if len(list) == 0 {
+		return []string{"*"}
+	}
+	return list
+}
+
+func (a *API) viewToken(ctx context.Context, t token.Token) (api.Token, error) {
+	v, err := a.Authority.View(ctx, t)
+	if err != nil {
+		return api.Token{}, err
+	}
+	out := api.Token{
+		ID: string(t.ID), Kind: t.Kind.String(), Name: t.Name, UserID: string(t.Owner), State: string(v.State), Reason: string(t.Reason),
+		Scopes: some(t.Scopes), Competitions: allOr(t.Competitions), AllowedCIDRs: []string{}, Note: t.Note,
+		CreatedAt: t.IssuedAt, CreatedBy: t.IssuedBy, Renewal: string(t.Renewal), RevokedAt: instant(t.RevokedAt),
+		ExpiresAt: instant(v.Clocks.ExpiresAt), IdleExpiresAt: instant(v.Clocks.IdleExpiresAt),
+		MaxExpiresAt: instant(v.Clocks.MaxExpiresAt), RotateBy: instant(v.Clocks.RotateBy),
+		EffectiveExpiresAt: instant(v.Until), EffectiveReason: string(v.By), Ends: ends(v), ETag: versionTag(t.Version),
+		Family: api.Family{
+			ID: string(t.Family), Generation: t.Generation, Predecessor: string(t.Predecessor),
+			Successor: string(t.Successor), GraceUntil: instant(t.GraceUntil),
+		},
+	}
+	for _, p := range t.CIDRs {
+		out.AllowedCIDRs = append(out.AllowedCIDRs, p.String())
+	}
+	if !v.Use.At.IsZero() {
+		out.LastUsed = &api.LastUse{At: v.Use.At, Agent: v.Use.Agent, Count: v.Use.Count}
+		if v.Use.Addr.IsValid() {
+			out.LastUsed.IP = v.Use.Addr.String()
+		}
+	}
+	return out, nil
+}
+
+// ends says in one sentence when a token ends, or that it has.
+func ends(v authority.View) string {
+	const day, exact = "2 Jan 2006", "2 Jan 2006 at 15:04 MST"
+	switch {
+	case v.State == token.StateRevoked && !v.RevokedAt.IsZero():
+		return "was revoked on " + v.RevokedAt.Format(exact)
+	case v.State != token.StateActive:
+		return "is " + strings.ReplaceAll(string(v.State), "_", " ")
+	case v.Until.IsZero():
+		return "does not end by itself"
+	}
+	latest := ""
+	if m := v.Clocks.MaxExpiresAt; !m.IsZero() && v.By != token.ClockMax {
+		latest = ", at the latest on " + m.Format(day)
+	}
+	switch {
+	case v.By == token.ClockGrace:
+		return "was rotated; ends on " + v.Until.Format(exact)
+	case v.By == token.ClockIdle && v.Use.At.IsZero():
+		return "ends on " + v.Until.Format(day) + " unless it is used before" + latest
+	case v.By == token.ClockIdle:
+		return fmt.Sprintf("ends after %d days unused%s", int(v.Idle.Hours()/24), latest)
+	case v.By == token.ClockExpires && v.Renewal == token.Sliding:
+		return "ends " + config.FormatDuration(v.Lifetime) + " after its last use" + latest
+	}
+	return "ends on " + v.Until.Format(exact)
+}
+
+func (a *API) viewIssued(ctx context.Context, i authority.Issued) (api.Issued, error) {
+	t, err := a.viewToken(ctx, i.Token)
+	if err != nil {
+		return api.Issued{}, err
+	}
+	out := api.Issued{Secret: i.Secret.Reveal(), Token: t, Replayed: i.Replayed}
+	if i.Predecessor == nil {
+		return out, nil
+	}
+	p, err := a.viewToken(ctx, *i.Predecessor)
+	out.Predecessor = &p
+	return out, err
+}
+
+func viewUser(p principal.Principal) api.User {
+	return api.User{
+		ID: string(p.ID), Name: p.Name, Email: p.Email, Kind: string(p.Kind), Role: string(p.Role), Status: string(p.Status),
+		EnrolledAt: instant(p.Enrolled), CreatedAt: p.CreatedAt, ETag: versionTag(p.Version),
+	}
+}
+
+func viewResources(r job.Resources) api.Resources {
+	return api.Resources{
+		GPUs: r.GPUs, CPUs: r.CPUs, Memory: config.FormatBytes(r.MemoryBytes), TimeLimit: config.FormatDuration(r.TimeLimit),
+		Output: config.FormatBytes(r.OutputBytes), Log: config.FormatBytes(r.LogBytes), Processes: r.Processes,
+	}
+}
+
+func viewCompetition(c grading.Competition) api.Competition {
+	return api.Competition{
+		Name: c.Name, Title: c.Title, Description: c.Description, Metrics: some(c.Metrics), Accept: some(c.Accept), Files: some(c.Public),
+		Resources: viewResources(c.Resources), Quota: api.QuotaRule{PerDay: c.PerDay, Concurrent: c.Concurrent},
+		Open: c.Open, CreatedAt: c.CreatedAt, ChangedAt: c.ChangedAt, ETag: versionTag(c.Version),
+	}
+}
+
+// viewJob shows a job as far as the subject may see it: the grade needs a
+// scope of its own.
+func viewJob(s *policy.Subject, d grading.Detail) api.Job {
+	j, sub := d.Job, d.Submission
+	out := api.Job{
+		ID: string(j.ID), Competition: j.Competition, UserID: string(j.Owner), TokenID: string(j.Via), SubmittedBy: j.SubmittedBy,
+		Labels: j.Labels, State: string(j.State), Reason: j.Reason, Detail: j.Detail,
+		Submission: api.Submission{ID: sub.ID, Kind: sub.Kind, Name: sub.Name, SHA256: sub.Digest, Size: sub.Size, Entry: sub.Entry},
+		Resources:  viewResources(j.Resources), Isolation: j.Isolation, GPUs: j.GPUs,
+		CreatedAt: j.CreatedAt, StartedAt: instant(j.StartedAt), EndedAt: instant(j.EndedAt), ETag: versionTag(j.Version),
+	}
+	r := policy.Resource{Owner: j.Owner, Competition: j.Competition, Job: string(j.ID)}
+	if policy.Decide(s, policy.JobResult, r) == nil {
+		out.Scores = j.Scores
+	}
+	if sub.Kind == grading.Program && !j.StartedAt.IsZero() && !j.EndedAt.IsZero() {
+		code := j.ExitCode
+		out.ExitCode = &code
+	}
+	return out
+}

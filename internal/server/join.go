@@ -1,0 +1,68 @@
+package server
+
+import (
+	"context"
+	"os"
+	"syscall"
+
+	"gradegate/api"
+	"gradegate/internal/httpapi"
+	"gradegate/internal/principal"
+	"gradegate/internal/trail"
+)
+
+// openAPI joins the HTTP layer with what it serves.
+func (s *Server) openAPI(context.Context) error {
+	proxies, err := s.cfg.Proxies()
+	if err != nil {
+		return err
+	}
+	s.api, err = httpapi.New(httpapi.Deps{
+		Table: s.table, Authority: s.authority, Grading: s.grading, Recorder: s.trail, Now: s.clock.Now, Logger: s.log,
+		TrustedProxies: proxies, ProxyHeader: s.cfg.ProxyHeader, PublicURL: s.cfg.PublicURL, Version: Version,
+		SeparateAdmin: s.cfg.AdminListen != "", Health: s.health,
+		Name:     func(_ context.Context, id principal.ID) string { return s.table.NameOf(id) },
+		TrailKey: s.trail.VerifierKey(), Search: s.search, Checkpoint: s.trail.Latest,
+	})
+	return err
+}
+
+func (s *Server) search(ctx context.Context, q httpapi.AuditQuery) ([]api.AuditEvent, error) {
+	found, err := trail.Search(ctx, s.trail.Dir, trail.Query{
+		Stream: q.Stream, Since: q.Since, Until: q.Until, Actor: q.Actor, Token: q.Token, Target: q.Target, Owner: q.Owner,
+		Action: q.Action, Outcome: q.Outcome, Addr: q.Addr, Request: q.Request, Reason: q.Reason, Limit: q.Limit,
+	})
+	if err != nil {
+		return nil, err
+	}
+	out := make([]api.AuditEvent, 0, len(found))
+	for _, f := range found {
+		out = append(out, WireEvent(f))
+	}
+	return out, nil
+}
+
+// WireEvent is a line of the trail as the API shows it.
+func WireEvent(f trail.Found) api.AuditEvent {
+	e := f.Event
+	return api.AuditEvent{
+		ID: e.ID, At: e.At, Stream: f.Stream, Action: string(e.Action), Outcome: string(e.Outcome), Actor: e.Actor, Token: e.Token, Kind: e.Kind,
+		Target: e.Target, Owner: e.Owner, Reason: e.Reason, Mode: e.Mode, Addr: e.Addr, Agent: e.Agent, Route: e.Route, Request: e.Request,
+		Status: e.Status, Count: e.Count, Seq: e.Seq, Detail: e.Detail,
+	}
+}
+
+// sameDisk warns when ledger and database would be lost together.
+func (s *Server) sameDisk() string {
+	a, errA := os.Stat(s.cfg.Data)
+	b, errB := os.Stat(s.cfg.Path(s.cfg.Ledger.Dir, "ledger"))
+	if errA != nil || errB != nil {
+		return ""
+	}
+	x, okA := a.Sys().(*syscall.Stat_t)
+	y, okB := b.Sys().(*syscall.Stat_t)
+	if okA && okB && x.Dev == y.Dev {
+		return " (the same disk as the data: set ledger.dir to another one)"
+	}
+	return ""
+}

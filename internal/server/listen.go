@@ -1,0 +1,221 @@
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"gradegate/api"
+	"gradegate/internal/fault"
+)
+
+// SocketName is the server's own socket in the data folder.
+const SocketName = "admin.sock"
+
+// door is one listener with its handler.
+type door struct {
+	listener net.Listener
+	server   *http.Server
+}
+
+// serve opens the doors, says so, and works until ctx ends.
+func (s *Server) serve(ctx context.Context, stdout, stderr io.Writer) error {
+	doors, err := s.doors()
+	if err != nil {
+		return err
+	}
+	invite, err := s.firstAdministrator(ctx)
+	if err != nil {
+		return errors.Join(err, shut(doors))
+	}
+	work, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	var background sync.WaitGroup
+	background.Go(func() { s.grading.Run(work) })
+	background.Go(func() { s.pump(work, s.tokens) })
+	background.Go(func() { s.pump(work, s.jobs) })
+	background.Go(func() { s.keepUses(work) })
+
+	failed := make(chan error, len(doors))
+	for _, d := range doors {
+		go func() { failed <- d.server.Serve(d.listener) }()
+	}
+	s.greet(stdout, doors[0].listener.Addr())
+	if !invite.IsZero() {
+		fmt.Fprintf(stderr, "\nThe first administrator comes in with this one-time code (24 h):\n  gradegate login --url %s --invite %s\n\n",
+			s.url(doors[0].listener.Addr()), invite.Reveal())
+	}
+	select {
+	case <-ctx.Done():
+		err = nil
+	case err = <-failed:
+	}
+	s.api.Close()
+	err = errors.Join(err, shut(doors))
+	stop()
+	background.Wait()
+	return err
+}
+
+// doors opens the listeners: the public one, the administrators' one if it is
+// configured, and the local socket.
+func (s *Server) doors() ([]door, error) {
+	var doors []door
+	add := func(l net.Listener, h http.Handler) { doors = append(doors, door{l, s.api.Server(h)}) }
+	l, err := s.tcp(s.cfg.Listen)
+	if err != nil {
+		return nil, err
+	}
+	add(l, s.api.Public())
+	if s.cfg.AdminListen != "" {
+		if l, err = s.tcp(s.cfg.AdminListen); err != nil {
+			return nil, errors.Join(err, shut(doors))
+		}
+		add(l, s.api.Admin())
+	}
+	if l, err = s.socket(); err != nil {
+		return nil, errors.Join(err, shut(doors))
+	}
+	add(l, s.api.Local())
+	return doors, nil
+}
+
+func (s *Server) tcp(addr string) (net.Listener, error) {
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, fault.Wrap(fault.Invalid, "listen", fmt.Sprintf("Cannot listen on %s: %v.", addr, err), err).
+			WithFix("Stop what uses the address, or take another: --listen 127.0.0.1:0")
+	}
+	if s.cfg.TLS.Cert == "" {
+		return l, nil
+	}
+	c := &certificate{cert: s.cfg.TLS.Cert, key: s.cfg.TLS.Key}
+	if _, err := c.get(nil); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return tls.NewListener(l, &tls.Config{GetCertificate: c.get, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}}), nil
+}
+
+// socket opens the local socket. The data folder's lock is ours, so that a
+// socket file that is there is one that a crash left behind.
+func (s *Server) socket() (net.Listener, error) {
+	path := filepath.Join(s.cfg.Data, SocketName)
+	_ = os.Remove(path)
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, fault.Wrap(fault.Invalid, "listen", fmt.Sprintf("Cannot make the socket %s: %v.", path, err), err).
+			WithFix("Use a data folder with a path of less than 90 characters.")
+	}
+	// The folder is 0700, so that nobody gets in between.
+	if err := os.Chmod(path, 0o600); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return l, nil
+}
+
+// shutTime is how long requests under way may take when the server stops.
+const shutTime = 10 * time.Second
+
+func shut(doors []door) error {
+	ctx, cancel := context.WithTimeout(context.Background(), shutTime)
+	defer cancel()
+	var errs []error
+	for _, d := range doors {
+		if err := d.server.Shutdown(ctx); err != nil {
+			errs = append(errs, d.server.Close())
+		}
+		_ = d.listener.Close() // a server that never served has not closed it
+	}
+	return errors.Join(errs...)
+}
+
+// certificate is read again when its file changes.
+type certificate struct {
+	cert, key string
+	mu        sync.Mutex
+	at        time.Time
+	loaded    *tls.Certificate
+}
+
+func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	info, err := os.Stat(c.cert)
+	if err == nil && c.loaded != nil && info.ModTime().Equal(c.at) {
+		return c.loaded, nil
+	}
+	pair, e := tls.LoadX509KeyPair(c.cert, c.key)
+	if err != nil || e != nil {
+		if c.loaded != nil {
+			return c.loaded, nil // a half-replaced pair: the old one goes on
+		}
+		return nil, fault.Wrap(fault.Invalid, "tls", "The certificate cannot be read.", errors.Join(err, e)).WithFix("Check tls.cert and tls.key.")
+	}
+	c.loaded, c.at = &pair, info.ModTime()
+	return c.loaded, nil
+}
+
+// url is how clients reach the public listener.
+func (s *Server) url(a net.Addr) string {
+	if s.cfg.PublicURL != "" {
+		return s.cfg.PublicURL
+	}
+	scheme := "http://"
+	if s.cfg.TLS.Cert != "" {
+		scheme = "https://"
+	}
+	return scheme + a.String()
+}
+
+// greet says in a few lines what runs where, and what is worth doing next.
+func (s *Server) greet(w io.Writer, a net.Addr) {
+	say := func(name, format string, args ...any) {
+		fmt.Fprintf(w, "%-10s "+format+"\n", append([]any{name}, args...)...)
+	}
+	say("gradegate", "%s on %s", Version, s.url(a))
+	engine := "SQLite"
+	if s.cfg.Database.Tokens != "" {
+		engine = "PostgreSQL"
+	}
+	say("data", "%s (%s, %d tokens)", s.cfg.Data, engine, s.table.Len())
+	say("ledger", "%s%s", s.cfg.Path(s.cfg.Ledger.Dir, "ledger"), s.sameDisk())
+	say("audit", "%s, sync %s", s.cfg.Path(s.cfg.Audit.Dir, "audit"), s.cfg.Audit.Sync)
+	say("jobs", "%s: %s", s.cfg.Executor.Kind, s.isolation)
+	if r := s.tokens.Report(); r.Loud() {
+		for _, note := range r.Notes[:min(len(r.Notes), 4)] {
+			say("recovered", "%s", note)
+		}
+	}
+	say("manage", "gradegate user invite NAME --data %s", s.cfg.Data)
+}
+
+// Health tells how each part is. What is degraded still serves.
+func (s *Server) health(context.Context) api.Health {
+	h := api.Health{Status: "ok", Checks: map[string]api.Check{}}
+	put := func(name string, err error) {
+		c := api.Check{Status: "ok", Since: s.started}
+		if err != nil {
+			c.Status, h.Status = "degraded", "degraded"
+			c.Detail = "Not working; see the server's log."
+		}
+		h.Checks[name] = c
+	}
+	database, ledger := s.tokens.State()
+	put("database", database)
+	put("ledger", ledger)
+	put("audit", s.trail.Health())
+	var sandbox error
+	if s.isolation.Kind == "" {
+		sandbox = errors.New("programs are refused")
+	}
+	put("executor", sandbox)
+	return h
+}

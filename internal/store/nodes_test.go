@@ -1,0 +1,221 @@
+package store
+
+import (
+	"fmt"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"gradegate/internal/audit"
+	"gradegate/internal/authn"
+	"gradegate/internal/principal"
+	"gradegate/internal/store/storetest"
+	"gradegate/internal/token"
+)
+
+// second is another node on the same PostgreSQL, with a ledger of its own.
+func (r *rig) second() *rig {
+	r.t.Helper()
+	dir := r.t.TempDir()
+	o := &rig{t: r.t, now: r.now, cfg: r.cfg}
+	o.cfg.Dir, o.cfg.Ledger = filepath.Join(dir, "data"), filepath.Join(dir, "ledger")
+	return o
+}
+
+// TestNodesFollowEachOther: what one node acknowledges reaches the followers of
+// the other, and a version decides between them.
+func TestNodesFollowEachOther(t *testing.T) {
+	t.Parallel()
+	a := newPostgresRig(t)
+	b := a.second()
+	seen := make(chan token.Token, 100)
+	fresh := make(chan struct{}, 1)
+	b.cfg.Fresh = func() { poke(fresh) }
+	a.open()
+	b.open()
+	b.s.Follow(func(c authn.Change) {
+		for _, k := range c.Tokens {
+			seen <- k
+		}
+	})
+	_, ks := a.ann(1)
+	until := func(ok func(token.Token) bool) {
+		t.Helper()
+		for {
+			select {
+			case k := <-seen:
+				if ok(k) {
+					return
+				}
+			case <-time.After(20 * time.Second):
+				t.Fatal("the other node was not told")
+			}
+		}
+	}
+	until(func(k token.Token) bool { return k.ID == ks[0].ID })
+	a.must(a.revoke(ks[0]))
+	until(func(k token.Token) bool { return k.ID == ks[0].ID && k.Standing == token.Revoked })
+	<-fresh
+	<-fresh
+	b.want(ks[0].ID, token.Revoked)
+	if err := b.revoke(ks[0]); err == nil {
+		t.Error("the other node replaced a version that no longer stands")
+	}
+}
+
+// TestNodesRace: both nodes decide at once; the sequence is one, and each
+// node's ledger proves what it wrote.
+func TestNodesRace(t *testing.T) {
+	t.Parallel()
+	a := newPostgresRig(t)
+	b := a.second()
+	a.open()
+	b.open()
+	ann, ks := a.ann(1)
+	nodes := []*rig{a, b}
+	var wg sync.WaitGroup
+	won := make([]error, 40)
+	for i := range won {
+		wg.Go(func() {
+			d, _ := storetest.Successor(ks[0], ann)
+			won[i] = nodes[i%2].commit(d, audit.TokenRotate)
+		})
+		wg.Go(func() {
+			k := storetest.Token(ann, fmt.Sprint("n", i))
+			if err := nodes[i%2].commit(storetest.Add(nil, k), audit.TokenIssue); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	n := 0
+	for _, err := range won {
+		if err == nil {
+			n++
+		}
+	}
+	if n != 1 {
+		t.Errorf("%d rotations won", n)
+	}
+	a.same(b.dump())
+	a.checked()
+	b.checked()
+	a.close()
+	b.close()
+	wantOutcome(t, a.open(), "clean")
+	wantOutcome(t, b.open(), "clean")
+}
+
+// TestNodeDiesWhileOthersGoOn: its last batch is not in the database, which has
+// moved on. What it took away is taken away; the rest never happened.
+func TestNodeDiesWhileOthersGoOn(t *testing.T) {
+	t.Parallel()
+	a := newPostgresRig(t)
+	b := a.second()
+	a.open()
+	ann, ks := a.ann(3)
+	b.open()
+	suspended, err := ks[1].Suspend()
+	a.must(err)
+	a.hook = func(p point) error {
+		if p == beforeCommit {
+			return errKilled
+		}
+		return nil
+	}
+	if err := a.revoke(ks[0]); err == nil {
+		t.Fatal("a killed process answered")
+	}
+	abandon(a.s)
+	a.hook = nil
+	b.must(b.commit(storetest.Change(ks[0], mustSuspend(t, ks[0])), audit.TokenSuspend))
+	b.must(b.commit(storetest.Change(ks[1], suspended), audit.TokenSuspend))
+	b.must(b.commit(storetest.Add(nil, storetest.Token(ann, "more")), audit.TokenIssue))
+	b.want(ks[0].ID, token.Suspended)
+	wantOutcome(t, a.open(), "reapplied")
+	a.want(ks[0].ID, token.Revoked)
+	a.want(ks[1].ID, token.Suspended)
+	b.want(ks[0].ID, token.Revoked)
+	a.checked()
+	a.close()
+	wantOutcome(t, a.open(), "clean")
+}
+
+func mustSuspend(t *testing.T, k token.Token) token.Token {
+	t.Helper()
+	is, err := k.Suspend()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return is
+}
+
+// TestEpochsJoin: recovery joins principals as it joins tokens.
+func TestEpochsJoin(t *testing.T) {
+	t.Parallel()
+	eachEngine(t, func(t *testing.T, r *rig) {
+		r.open()
+		ann, _ := r.ann(1)
+		gone, _ := ann.Offboard(true, storetest.T0)
+		r.hook = func(p point) error {
+			if p == beforeCommit {
+				return errKilled
+			}
+			return nil
+		}
+		d := storetest.Add(nil)
+		d.Principals = append(d.Principals, principalChange(ann, gone))
+		if err := r.commit(d, audit.UserOffboard); err == nil {
+			t.Fatal("a killed process answered")
+		}
+		abandon(r.s)
+		r.hook = nil
+		wantOutcome(t, r.open(), "reapplied")
+		p, err := r.s.Principal(t.Context(), ann.ID)
+		if err != nil || p.Status != principal.Deprovisioned || p.Epochs.Person != ann.Epochs.Person+1 || !p.CancelJobs {
+			t.Errorf("%+v, %v", p, err)
+		}
+	})
+}
+
+// TestLargeDecisions are split into batches, or refused, and never break the
+// ledger.
+func TestLargeDecisions(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.open()
+	ann, _ := r.ann(0)
+	var wg sync.WaitGroup
+	for range 8 {
+		d := storetest.Add(nil)
+		for i := range 1500 {
+			d.Tokens = append(d.Tokens, tokenInsert(storetest.Token(ann, fmt.Sprint("n", i))))
+		}
+		wg.Go(func() {
+			if err := r.commit(d, audit.TokenIssue); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	d := storetest.Add(nil)
+	for i := range 4000 {
+		d.Tokens = append(d.Tokens, tokenInsert(storetest.Token(ann, fmt.Sprint("n", i))))
+	}
+	err := r.commit(d, audit.TokenIssue)
+	storetest.WantCode(t, err, errTooLarge.Kind, errTooLarge.Code)
+	rows := r.dump()
+	r.close()
+	r.removeFiles()
+	wantOutcome(t, r.open(), "rebuilt")
+	r.same(rows)
+	r.close()
+	// A base in many parts.
+	r.must(removeAll(r.cfg.Ledger))
+	wantOutcome(t, r.open(), "rebased")
+	r.close()
+	r.removeFiles()
+	wantOutcome(t, r.open(), "rebuilt")
+	r.same(rows)
+}
