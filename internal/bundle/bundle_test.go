@@ -4,8 +4,6 @@ import (
 	"archive/tar"
 	"archive/zip"
 	"bytes"
-	"compress/gzip"
-	"encoding/binary"
 	"fmt"
 	"io"
 	"io/fs"
@@ -85,65 +83,6 @@ func checkLaw(t testing.TB, outer string, m Manifest, unpackErr error) {
 	if unpackErr != nil && fault.Of(unpackErr).Fix == "" {
 		t.Errorf("no way to mend it: %v", unpackErr)
 	}
-}
-
-type entry struct {
-	h    tar.Header
-	body string
-}
-
-func file(name, body string) entry {
-	return entry{tar.Header{Name: name, Typeflag: tar.TypeReg, Mode: 0o644, Size: int64(len(body))}, body}
-}
-
-func tarOf(t testing.TB, entries ...entry) []byte {
-	t.Helper()
-	var b bytes.Buffer
-	w := tar.NewWriter(&b)
-	for _, e := range entries {
-		if err := w.WriteHeader(&e.h); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := w.Write([]byte(e.body)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return b.Bytes()
-}
-
-func gz(t testing.TB, data []byte) []byte {
-	t.Helper()
-	var b bytes.Buffer
-	w := gzip.NewWriter(&b)
-	_, _ = w.Write(data)
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return b.Bytes()
-}
-
-func zipOf(t testing.TB, change func(*zip.FileHeader), files ...string) []byte {
-	t.Helper()
-	var b bytes.Buffer
-	w := zip.NewWriter(&b)
-	for _, name := range files {
-		h := &zip.FileHeader{Name: name, Method: zip.Deflate}
-		if change != nil {
-			change(h)
-		}
-		f, err := w.CreateHeader(h)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, _ = f.Write([]byte("content of " + name))
-	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return b.Bytes()
 }
 
 func TestUnpackGood(t *testing.T) {
@@ -253,75 +192,6 @@ func TestUnpackHostile(t *testing.T) {
 			}
 		})
 	}
-}
-
-// nested are files that each bring four folders of their own.
-func nested(n int) (out []entry) {
-	for i := range n {
-		out = append(out, file(fmt.Sprintf("%d/a/b/c/f", i), ""))
-	}
-	return out
-}
-
-func cut(b []byte, n int) []byte { return b[:len(b)-n] }
-
-// flip changes one bit of the byte at i, counted from the end.
-func flip(b []byte, i int) []byte {
-	b[len(b)+i] ^= 1
-	return b
-}
-
-// overlapping is a zip whose directory names the same stored bytes many times.
-func overlapping(t testing.TB, n int) []byte {
-	t.Helper()
-	b := zipOf(t, func(h *zip.FileHeader) { h.Method = zip.Store }, "0")
-	at := bytes.Index(b, []byte("PK\x01\x02"))
-	end := bytes.Index(b, []byte("PK\x05\x06"))
-	out := bytes.Clone(b[:at])
-	for i := range n {
-		one := bytes.Clone(b[at:end])
-		one[46] = byte('0' + i) // the name's one letter
-		binary.LittleEndian.PutUint32(one[20:], 11)
-		out = append(out, one...)
-	}
-	last := bytes.Clone(b[end:])
-	binary.LittleEndian.PutUint16(last[8:], uint16(n))
-	binary.LittleEndian.PutUint16(last[10:], uint16(n))
-	binary.LittleEndian.PutUint32(last[12:], uint32(n*(end-at)))
-	out = append(out, last...)
-	// Enough entries to be longer than the file, whatever its directory adds.
-	for at := 0; ; at++ {
-		i := bytes.Index(out[at:], []byte("PK\x01\x02"))
-		if i < 0 {
-			return out
-		}
-		at += i
-		binary.LittleEndian.PutUint32(out[at+20:], uint32(len(out)/2))
-	}
-}
-
-// lying is a zip whose directory declares fewer bytes than come out.
-func lying(t testing.TB) []byte {
-	t.Helper()
-	b := zipOf(t, nil, "a")
-	binary.LittleEndian.PutUint32(b[bytes.Index(b, []byte("PK\x01\x02"))+24:], 3)
-	return b
-}
-
-// oldSparse is a tar entry of GNU's old sparse type, which archive/tar reads
-// but does not write.
-func oldSparse(t testing.TB) []byte {
-	t.Helper()
-	b := tarOf(t, file("a", ""))
-	b[156] = tar.TypeGNUSparse
-	copy(b[257:], "ustar  \x00")
-	clear(b[148:156])
-	sum := 8 * ' '
-	for _, c := range b[:512] {
-		sum += int32(c)
-	}
-	copy(b[148:], fmt.Sprintf("%06o\x00 ", sum))
-	return b
 }
 
 // Two hundred thousand entries of a zip are refused before its directory is in memory.
@@ -446,38 +316,6 @@ func TestEntryPoint(t *testing.T) {
 	}
 }
 
-// What Pack writes, Unpack takes, and the same folder gives the same bytes.
-func TestPackThenUnpack(t *testing.T) {
-	src := t.TempDir()
-	for name, body := range map[string]string{"run.sh": "#!/bin/sh\n", "lib/x.awk": "1", ".git/config": "no"} {
-		p := filepath.Join(src, name)
-		_ = os.MkdirAll(filepath.Dir(p), 0o755)
-		if err := os.WriteFile(p, []byte(body), 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	var one, two bytes.Buffer
-	if err := Pack(src, &one); err != nil {
-		t.Fatal(err)
-	}
-	if err := Pack(src, &two); err != nil || !bytes.Equal(one.Bytes(), two.Bytes()) {
-		t.Error("two packings differ", err)
-	}
-	dir, m, err := in(t, "x", one.Bytes(), DefaultLimits)
-	if err != nil || len(m.Files) != 2 {
-		t.Fatal(m, err)
-	}
-	if got, _ := os.ReadFile(filepath.Join(dir, "lib/x.awk")); string(got) != "1" {
-		t.Errorf("content %q", got)
-	}
-	if err := os.Symlink("/etc/passwd", filepath.Join(src, "link")); err != nil {
-		t.Fatal(err)
-	}
-	if err := Pack(src, &one); fault.CodeOf(err) != "bundle_link" {
-		t.Error(err)
-	}
-}
-
 // The law, on anything at all: see checkLaw; and never beyond the limits.
 func FuzzUnpack(f *testing.F) {
 	f.Add(tarOf(f, file("a", "x")))
@@ -489,54 +327,6 @@ func FuzzUnpack(f *testing.F) {
 		_, m, err := in(t, "name", data, l)
 		if err == nil && (m.Bytes > l.Bytes || len(m.Files) > l.Entries) {
 			t.Fatalf("beyond the limits: %+v", m)
-		}
-	})
-}
-
-// The law parse∘format: what Pack takes, Unpack gives back, under any name.
-func FuzzPack(f *testing.F) {
-	f.Add("run.sh", "lib/a.py", "#!/bin/sh\n", true)
-	f.Add("a\\b", "C:", "", false)
-	f.Add("é", strings.Repeat("d/", 25)+"f", "x", false)
-	f.Add(".git", "__MACOSX/f", "x", false)
-	f.Fuzz(func(t *testing.T, one, two, body string, exec bool) {
-		src := t.TempDir()
-		var want []File
-		mode := fs.FileMode(0o644)
-		if exec {
-			mode = 0o755
-		}
-		for _, name := range []string{one, two} {
-			if !filepath.IsLocal(name) {
-				continue
-			}
-			p := filepath.Join(src, name)
-			_ = os.MkdirAll(filepath.Dir(p), 0o755)
-			_ = os.WriteFile(p, []byte(body), mode) // not every name is one
-		}
-		_ = filepath.WalkDir(src, func(p string, d fs.DirEntry, err error) error {
-			rel, _ := filepath.Rel(src, p)
-			switch {
-			case err != nil:
-				return err
-			case d.IsDir() && skipped[d.Name()]:
-				return fs.SkipDir
-			case !d.IsDir() && !added(rel):
-				want = append(want, File{Path: rel, Size: int64(len(body)), Executable: exec || strings.HasPrefix(body, "#!")})
-			}
-			return nil
-		})
-		var b bytes.Buffer
-		if err := Pack(src, &b); err != nil {
-			if fault.KindOf(err) != fault.Invalid {
-				t.Fatal(err)
-			}
-			return
-		}
-		_, m, err := in(t, "x", b.Bytes(), Limits{Ratio: 1 << 20})
-		slices.SortFunc(want, func(a, b File) int { return strings.Compare(a.Path, b.Path) })
-		if diff := cmp.Diff(want, m.Files); err != nil || diff != "" {
-			t.Fatalf("%v\n%s", err, diff)
 		}
 	})
 }

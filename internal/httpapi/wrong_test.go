@@ -69,7 +69,7 @@ func TestDisclosure(t *testing.T) {
 		"token_suspended":    func(k *token.Token) { k.Standing = token.Suspended },
 		"token_unproven":     func(k *token.Token) { k.Standing = token.Unproven },
 		"token_expired":      func(k *token.Token) { k.Renewal, k.FixedEnd = token.Fixed, t0 },
-		"token_idle_expired": func(k *token.Token) { k.Unused = time.Nanosecond },
+		"token_idle_expired": func(k *token.Token) { k.IssuedAt, k.Unused = t0.Add(-time.Hour), time.Minute },
 		"token_rotated":      func(k *token.Token) { k.GraceUntil, k.Successor = t0, "tok_x" },
 	} {
 		s := w.give("ann", change)

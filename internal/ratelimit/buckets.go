@@ -11,8 +11,11 @@ const shardCount = 64
 
 // Buckets is one limit applied to many keys, in bounded memory. When a shard
 // is full, keys whose bucket is full again are dropped first, since forgetting
-// them changes nothing; if none is, an arbitrary one goes: an attacker who
-// floods the table can win single events, never memory.
+// them changes nothing. If a sample holds none, the one that is nearest to full
+// goes: a flood of new keys displaces its like and not a key that has spent its
+// budget. An attacker who floods the table can win single events, never memory.
+//
+// Buckets are safe for concurrent use; a key that is known allocates nothing.
 type Buckets[K comparable] struct {
 	limit Limit
 	most  int // keys per shard
@@ -23,7 +26,8 @@ type Buckets[K comparable] struct {
 	}
 }
 
-// NewBuckets makes buckets for at most the given number of keys.
+// NewBuckets makes buckets for at most the given number of keys, and for no
+// fewer than one in each of the 64 shards.
 func NewBuckets[K comparable](l Limit, keys int) *Buckets[K] {
 	b := &Buckets[K]{limit: l, most: max(1, keys/shardCount), seed: maphash.MakeSeed()}
 	for i := range b.shard {
@@ -79,20 +83,25 @@ func (b *Buckets[K]) state(k K, now time.Time, remember bool) *atomic.Int64 {
 // looks bounds the work of making room; Go's map order is random enough for a sample.
 const looks = 16
 
+// makeRoom drops at least one key of a map that is not empty.
 func (b *Buckets[K]) makeRoom(m map[K]*atomic.Int64, now int64) {
-	var any K
-	found, seen := false, 0
+	var nearest K
+	var nearestFull int64
+	dropped, seen := false, 0
 	for k, v := range m {
-		if v.Load() <= now {
+		full := v.Load()
+		if full <= now {
 			delete(m, k)
-			found = true
+			dropped = true
 		}
-		any = k
+		if seen == 0 || full < nearestFull {
+			nearest, nearestFull = k, full
+		}
 		if seen++; seen == looks {
 			break
 		}
 	}
-	if !found {
-		delete(m, any)
+	if !dropped {
+		delete(m, nearest)
 	}
 }

@@ -11,6 +11,8 @@ import (
 )
 
 // Limit is Events per Per, of which Burst may come at once (zero: Events).
+// Events is at least 1, and Per at least a microsecond for each of them: finer
+// limits round to that. Burst times Per/Events stays below 290,000 years.
 type Limit struct {
 	Events int
 	Per    time.Duration
@@ -21,10 +23,11 @@ type Limit struct {
 type Decision struct {
 	Allowed    bool
 	Remaining  int           // how many more would be allowed right now
-	RetryAfter time.Duration // until the next one is, if this was not
+	RetryAfter time.Duration // until the next one is, if this was not; else zero
 	Reset      time.Duration // until the bucket is full again
 }
 
+// step is the time that one event costs, in microseconds.
 func (l Limit) step() int64 { return max(1, l.Per.Microseconds()/int64(max(1, l.Events))) }
 
 func (l Limit) burst() int64 {
@@ -34,13 +37,14 @@ func (l Limit) burst() int64 {
 	return int64(max(1, l.Events))
 }
 
-// Take takes one event from the state. It may be called concurrently and
-// allocates nothing.
+// Take takes one event from the state, which is zero for a full bucket and else
+// the microsecond since 1970 at which it is full. It may be called concurrently
+// and allocates nothing.
 func (l Limit) Take(state *atomic.Int64, now time.Time) Decision {
 	for {
 		old := state.Load()
-		next, d := l.decide(old, now.UnixMicro(), 1)
-		if !d.Allowed || state.CompareAndSwap(old, next) {
+		next, d := l.decide(old, now.UnixMicro())
+		if next == old || state.CompareAndSwap(old, next) {
 			return d
 		}
 	}
@@ -48,16 +52,24 @@ func (l Limit) Take(state *atomic.Int64, now time.Time) Decision {
 
 // Peek tells what Take would say, and takes nothing.
 func (l Limit) Peek(state *atomic.Int64, now time.Time) Decision {
-	_, d := l.decide(state.Load(), now.UnixMicro(), 1)
+	_, d := l.decide(state.Load(), now.UnixMicro())
 	return d
 }
 
-// decide is the algorithm: full is the instant at which the bucket is full.
-func (l Limit) decide(full, now, n int64) (int64, Decision) {
+// skew is how far the instants of concurrent callers may lie apart, in
+// microseconds. A state that is further ahead than its bucket is deep was
+// written before the clock was set back.
+const skew = 1_000_000
+
+// decide is the algorithm: full is the instant at which the bucket is full, and
+// the first result is what it becomes.
+func (l Limit) decide(full, now int64) (int64, Decision) {
 	step := l.step()
 	room := step * l.burst()
-	full = max(full, now)
-	next := full + step*n
+	if full > now+room+skew {
+		full = now + room // an empty bucket, not one that stays empty for as long as the clock jumped
+	}
+	next := max(full, now) + step
 	if over := next - now - room; over > 0 {
 		return full, Decision{RetryAfter: micros(over), Reset: micros(full - now)}
 	}

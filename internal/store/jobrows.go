@@ -57,7 +57,7 @@ func jobToRow(x job.Job, changed time.Time) (*jobRow, error) {
 	}
 	r := &jobRow{
 		ID: string(x.ID), Version: x.Version, Owner: string(x.Owner), Competition: x.Competition, Submission: x.Submission,
-		Via: string(x.Via), Person: x.Person, State: string(x.State), Live: flag(!x.State.Final()),
+		Via: string(x.Via), Person: x.Person, State: string(x.State), Live: bit(!x.State.Final()),
 		HandleDigest: []byte{}, RunDigest: []byte{},
 		Created: clock.Micros(x.CreatedAt), Ended: clock.Micros(x.EndedAt), Changed: clock.Micros(changed), Body: string(body),
 	}

@@ -2,6 +2,7 @@ package store
 
 import (
 	"errors"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -35,21 +36,27 @@ type expect struct {
 	maybe []token.Token
 }
 
+// How many random runs there are, and the first seed: make torture asks for more.
+var (
+	seeds     = flag.Uint64("store.seeds", 8, "random runs per engine")
+	firstSeed = flag.Uint64("store.seed", 0, "seed of the first random run")
+)
+
 // TestRandomRuns does random decisions with random failures, crashes and loss
 // of files, and compares after every start: acknowledged ones are there,
 // refused ones are not, and what was taken away stays away.
 func TestRandomRuns(t *testing.T) {
 	t.Parallel()
-	for seed := range uint64(24) {
-		t.Run(fmt.Sprint("SQLite seed ", seed), func(t *testing.T) {
-			t.Parallel()
-			randomRun(t, newRig(t), seed, 30)
-		})
-	}
-	for seed := range uint64(6) {
-		t.Run(fmt.Sprint("PostgreSQL seed ", seed), func(t *testing.T) {
-			t.Parallel()
-			randomRun(t, newPostgresRig(t), seed, 15)
+	for i := range *seeds {
+		seed := *firstSeed + i
+		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
+			eachEngine(t, func(t *testing.T, r *rig) {
+				rounds := 30
+				if isPostgres(r.cfg.URL) {
+					rounds = 10
+				}
+				randomRun(t, r, seed, rounds)
+			})
 		})
 	}
 }

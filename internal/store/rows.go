@@ -39,7 +39,7 @@ func principalToRow(p principal.Principal) *principalRow {
 	return &principalRow{
 		ID: string(p.ID), Version: p.Version, Name: p.Name, Email: p.Email, Kind: string(p.Kind), Role: string(p.Role),
 		Status: string(p.Status), EpochCredentials: p.Epochs.Credentials, EpochPerson: p.Epochs.Person,
-		Enrolled: clock.Micros(p.Enrolled), CancelJobs: flag(p.CancelJobs),
+		Enrolled: clock.Micros(p.Enrolled), CancelJobs: bit(p.CancelJobs),
 		CreatedAt: clock.Micros(p.CreatedAt), ChangedAt: clock.Micros(p.ChangedAt),
 	}
 }
@@ -112,7 +112,7 @@ func tokenToRow(t token.Token) *tokenRow {
 		IssuedAt: clock.Micros(t.IssuedAt), IssuedBy: t.IssuedBy, Lifetime: t.Lifetime.Microseconds(),
 		Renewal: string(t.Renewal), FixedEnd: clock.Micros(t.FixedEnd), Idle: t.Idle.Microseconds(), Unused: t.Unused.Microseconds(),
 		BornAt: clock.Micros(t.BornAt), MaxLifetime: t.MaxLifetime.Microseconds(), RotateAfter: t.RotateAfter.Microseconds(),
-		EnforceRotation: flag(t.EnforceRotation), Note: t.Note,
+		EnforceRotation: bit(t.EnforceRotation), Note: t.Note,
 	}
 	for _, p := range t.CIDRs {
 		r.CIDRs = append(r.CIDRs, p.String())
@@ -186,7 +186,7 @@ func key(r row) string {
 	return ""
 }
 
-func flag(b bool) int64 {
+func bit(b bool) int64 {
 	if b {
 		return 1
 	}
