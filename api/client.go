@@ -36,6 +36,9 @@ type Client struct {
 	// the server was unavailable; every request that creates carries an
 	// Idempotency-Key, so that nothing is done twice.
 	Retries int
+	// Answered is told the headers of every answer, such as X-Token-Expires-In;
+	// may be nil.
+	Answered func(http.Header)
 	// Wait pauses between tries; tests replace it.
 	Wait func(context.Context, time.Duration) error
 
@@ -250,6 +253,9 @@ func (c *Client) send(ctx context.Context, k call, body io.Reader, isJSON bool, 
 	resp, err := c.http.Do(req)
 	if err != nil {
 		return nil, c.unreachable(err)
+	}
+	if c.Answered != nil {
+		c.Answered(resp.Header)
 	}
 	if resp.StatusCode >= 300 {
 		defer func() { _ = resp.Body.Close() }()

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -51,6 +52,7 @@ type app struct {
 	// started is set once a command's own work begins: what fails before that
 	// is a mistake in how it was called.
 	started bool
+	endsIn  atomic.Int64 // the token in use, as the server says; zero: not soon
 }
 
 // Run runs one command and returns its exit code. args are without the

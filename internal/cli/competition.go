@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -102,6 +103,7 @@ type competitionFile struct {
 	Title       string   `yaml:"title"`
 	Description string   `yaml:"description"`
 	Metrics     []string `yaml:"metrics"`
+	RankBy      string   `yaml:"rank_by"` // the metric of the leaderboard; default: the first one
 	Public      []string `yaml:"public"`
 	Accept      []string `yaml:"accept"`
 	Resources   struct {
@@ -161,6 +163,14 @@ func readCompetition(dir string) (api.Competition, error) {
 	if err := dec.Decode(&f); err != nil && !errors.Is(err, io.EOF) {
 		return api.Competition{}, fault.Wrap(fault.Invalid, "competition_file", fmt.Sprintf("%s: %s.", path, strings.TrimPrefix(err.Error(), "yaml: ")), err).
 			WithFix("See examples/iris/competition.yaml for how it looks.")
+	}
+	if f.RankBy != "" {
+		i := slices.Index(f.Metrics, f.RankBy)
+		if i < 0 {
+			return api.Competition{}, fault.New(fault.Invalid, "competition_file", "%s: rank_by names %s, which is none of the metrics.", path, f.RankBy).
+				WithFix("metrics: [%s]", f.RankBy)
+		}
+		f.Metrics = append([]string{f.RankBy}, slices.Delete(f.Metrics, i, i+1)...) // the first one ranks
 	}
 	r := f.Resources
 	return api.Competition{

@@ -4,12 +4,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"time"
 
 	"gradegate/api"
+	"gradegate/internal/config"
 	"gradegate/internal/fault"
 	"gradegate/internal/server"
 	"gradegate/internal/token"
@@ -83,7 +87,33 @@ func (a *app) client() (*api.Client, error) {
 	if a.credential, a.shadowed, err = a.find(u); err != nil {
 		return nil, err
 	}
-	return api.NewClient(u, a.credential.secret)
+	c, err := api.NewClient(u, a.credential.secret)
+	if err == nil {
+		c.Answered = a.noteEnd
+	}
+	return c, err
+}
+
+// noteEnd remembers when the token in use ends, as an answer tells. The idle
+// clock is left out: this very use has set it back.
+func (a *app) noteEnd(h http.Header) {
+	s, err := strconv.Atoi(h.Get("X-Token-Expires-In"))
+	if err == nil && h.Get("X-Token-Expires-Reason") != "idle_expires_at" {
+		a.endsIn.Store(int64(time.Duration(s) * time.Second))
+	}
+}
+
+// warnOfEnd says in good time, and on every command, that the token in use ends.
+// A session lives for hours: there, only the last half hour is news.
+func (a *app) warnOfEnd() {
+	left, soon := time.Duration(a.endsIn.Load()), 7*24*time.Hour
+	how := "gradegate token rotate"
+	if strings.HasPrefix(a.credential.secret, "ggses_") {
+		soon, how = 30*time.Minute, "gradegate token create --save"
+	}
+	if left > 0 && left < soon {
+		a.hint("note: the token in use ends in %s. Your jobs go on; for a new one: %s", config.FormatDuration(left.Round(time.Minute)), how)
+	}
 }
 
 // socket makes a client of the server's own socket: the local administrator.

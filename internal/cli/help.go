@@ -29,6 +29,7 @@ func (a *app) guard(c *cobra.Command) {
 				return usage{errors.New("this command makes no secret"), cmd.CommandPath()}
 			}
 			a.started = true
+			defer a.warnOfEnd()
 			return run(cmd, args)
 		}
 		return

@@ -246,15 +246,19 @@ func checkPredictions(path string) error {
 	seen := map[string]bool{}
 	for n := 0; ; n++ {
 		row, err := in.Read()
-		line, _ := in.FieldPos(0)
+		var malformed *csv.ParseError
 		switch {
 		case errors.Is(err, io.EOF) && n < 2:
 			return bad(n+1, "is missing: there are no rows")
 		case errors.Is(err, io.EOF):
 			return nil
+		case errors.As(err, &malformed):
+			return bad(malformed.Line, "is no CSV")
 		case err != nil:
-			return bad(line, "is no CSV")
-		case len(row) != 2:
+			return err
+		}
+		line, _ := in.FieldPos(0)
+		if len(row) != 2 {
 			return bad(line, fmt.Sprintf("has %d fields where 2 belong", len(row)))
 		}
 		id, value := strings.TrimSpace(row[0]), strings.TrimSpace(row[1])

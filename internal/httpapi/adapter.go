@@ -29,7 +29,7 @@ func handle[I, O any](use func(*API, context.Context, *policy.Subject, *I) (O, e
 			}
 			out, err := use(a, ctx, &c.subject, in)
 			if err != nil {
-				return nil, c.refuse(err)
+				return nil, c.refuse(c.rejected(err))
 			}
 			if tag := etag(out); tag != "" {
 				c.Header().Set("ETag", tag)

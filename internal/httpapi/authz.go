@@ -154,7 +154,7 @@ func (v *visit) line(s *policy.Subject, h http.Header) audit.Event {
 	return audit.Event{
 		ID: "evt" + v.id[len("req"):], At: v.now, Action: audit.Request, Outcome: audit.Allow, Status: http.StatusOK,
 		Actor: string(s.Principal.ID), Token: string(s.Token), Kind: s.Kind.String(), Mode: s.Mode, Target: s.Job,
-		Addr: v.peer.text(v.addr), Agent: v.agent, Request: v.id,
+		Addr: v.peer.text(v.addr), Agent: v.agent, Request: v.id, Detail: theirs(h),
 		Route: v.contract.path() + " " + original(h, "X-Original-Method", "X-Forwarded-Method") + " " + scrub(uri),
 	}
 }
@@ -204,7 +204,7 @@ func (a *API) callOfVisit(w http.ResponseWriter, r *http.Request, v visit) *call
 	h["X-Request-Id"], h["Cache-Control"] = []string{v.id}, noStore
 	return &call{
 		ResponseWriter: w, api: a, route: a.routes[v.contract.path()], ctx: r.Context(),
-		id: v.id, now: v.now, peer: v.peer, addr: v.addr, agent: v.agent, mute: true,
+		id: v.id, now: v.now, peer: v.peer, addr: v.addr, agent: v.agent, extra: theirs(r.Header), mute: true,
 	}
 }
 

@@ -132,3 +132,13 @@ func (c *call) turnedAway(err error) error {
 	}
 	return err
 }
+
+// rejected is for routes whose body is the credential: a wrong one counts like
+// a wrong token in a header.
+func (c *call) rejected(err error) error {
+	if !c.route.has(open) || fault.KindOf(err) != fault.Unauthenticated {
+		return err
+	}
+	c.tried, c.mute = true, true
+	return c.turnedAway(err)
+}

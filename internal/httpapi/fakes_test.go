@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -400,7 +402,17 @@ func build(t testing.TB, change ...func(*Deps)) *world {
 	w.eve, _ = w.person("eve")
 	w.jobs.competitions["iris"] = grading.Competition{
 		Name: "iris", Version: 1, Title: "Iris", Metrics: []string{"accuracy"}, Accept: []string{"program", "predictions"}, Open: true,
+		Files: "f1", Public: []string{"train.csv", "more/notes.txt"},
 		Resources: job.Resources{TimeLimit: time.Minute, CPUs: 1, MemoryBytes: 1 << 28, OutputBytes: 1 << 20, LogBytes: 1 << 20, Processes: 8},
+	}
+	dir := filepath.Join(g.Dir, "competitions", "iris", "f1", "public")
+	if err := os.MkdirAll(filepath.Join(dir, "more"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{"train.csv": "id,label\n", "more/notes.txt": "hello"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	w.public = w.serve(t, w.api.Public())
 	return w
@@ -471,3 +483,5 @@ func loopback() netip.Addr { return netip.MustParseAddr("127.0.0.1") }
 func changeOf(p principal.Principal) authn.Change {
 	return authn.Change{Principals: []principal.Principal{p}}
 }
+
+func changeOfToken(k token.Token) authn.Change { return authn.Change{Tokens: []token.Token{k}} }

@@ -335,6 +335,11 @@ func TestCompetition(t *testing.T) {
 	if a := w.ask(t, get, "/v1/competitions/iris/files/secret.csv", w.ann, ""); a.status != 404 || a.code() != "file_not_found" {
 		t.Errorf("%d %s", a.status, a.body)
 	}
+	for file, text := range map[string]string{"train.csv": "id,label\n", "more/notes.txt": "hello"} {
+		if a := w.ask(t, get, "/v1/competitions/iris/files/"+file, w.ann, ""); a.status != 200 || a.body != text || a.header.Get("Content-Type") != "application/octet-stream" {
+			t.Errorf("%d %s", a.status, a.body)
+		}
+	}
 	if a := w.ask(t, get, "/v1/quota?competition=iris", w.ann, ""); a.status != 200 || a.json["submissions"].(map[string]any)["limit"] != 3.0 {
 		t.Errorf("%d %s", a.status, a.body)
 	}
@@ -594,4 +599,3 @@ func TestServerPages(t *testing.T) {
 		t.Error("health checks fill the trail")
 	}
 }
-

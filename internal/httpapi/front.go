@@ -63,13 +63,23 @@ func (a *API) newCall(w http.ResponseWriter, r *http.Request, door listener) *ca
 		ResponseWriter: w, api: a, door: door, route: nowhere, now: now, peer: p,
 		id: "req_" + authority.SortableID(now), addr: p.client(a.proxies, r.Header), agent: p.agentOf(r.Header),
 	}
-	c.ctx = r.Context()
+	c.ctx, c.extra = r.Context(), theirs(r.Header)
 	h := w.Header()
 	h["X-Request-Id"] = []string{c.id}
 	h["Cache-Control"] = noStore
 	h["X-Content-Type-Options"] = noSniff
 	h["Referrer-Policy"] = noReferrer
 	return c
+}
+
+// theirs is the id that a client gave its request: a fact for the line, and
+// never the id that we go by.
+func theirs(h http.Header) map[string]string {
+	v := h["X-Request-Id"]
+	if len(v) == 0 || v[0] == "" {
+		return nil
+	}
+	return map[string]string{"client_request": scrub(audit.Clean(v[0], 64))}
 }
 
 // Header values that never change; nobody appends to them.

@@ -205,7 +205,6 @@ func TestIdleKeysGoFirst(t *testing.T) {
 	if forgotten > 20 { // rarely a sample holds no idle key
 		t.Errorf("%d live keys of 2000 were forgotten", forgotten)
 	}
-	t.Logf("forgotten %d", forgotten)
 	if d := b.Peek(1, later); !d.Allowed || d.Remaining != 9 {
 		t.Errorf("an idle key: %+v", d)
 	}

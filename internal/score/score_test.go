@@ -306,8 +306,15 @@ func (e *endless) Read(p []byte) (int, error) {
 }
 
 func TestTooManyRows(t *testing.T) {
-	rows := io.MultiReader(strings.NewReader("id,label\n"), strings.NewReader(strings.Repeat("q,a\n", maxRows+1)))
-	if _, err := Grade(strings.NewReader(csvOf("label", "a")), rows, []string{"accuracy"}); fault.CodeOf(err) != "predictions_too_large" {
+	f, err := open(strings.NewReader("id,label\nq,a\nq,a\n"), "label", "predictions")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.rows = maxRows - 1
+	if _, _, err := f.next(); err != nil {
+		t.Error(err)
+	}
+	if _, _, err := f.next(); fault.CodeOf(err) != "predictions_too_large" {
 		t.Error(err)
 	}
 }

@@ -189,6 +189,9 @@ func (w *world) restart(killed bool) {
 	} else {
 		w.close()
 	}
+	if w.s.w.ledger.trouble() != nil {
+		what = -1 // one side is down already; losing the other as well is too much for anybody
+	}
 	if !isPostgres(w.cfg.URL) {
 		switch what {
 		case 0:

@@ -425,6 +425,7 @@ func (w *writer) writeVoid() bool {
 
 // at is where a test may fail a batch.
 func (w *writer) at(p point) error {
+	crashPoint(p)
 	if w.test == nil {
 		return nil
 	}

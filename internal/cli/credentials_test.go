@@ -1,0 +1,272 @@
+package cli
+
+import (
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"gradegate/api"
+	"gradegate/internal/token"
+)
+
+// TestCredentialOrder: each place is used when those before it are empty, and
+// those after it are named as shadowed.
+func TestCredentialOrder(t *testing.T) {
+	t.Parallel()
+	secrets := map[string]string{}
+	order := []string{"--token-file", "stdin", "GRADEGATE_TOKEN", "GRADEGATE_TOKEN_FILE", "hosts.yaml", ".netrc"}
+	for _, name := range order {
+		secrets[name] = secretOf(token.Personal)
+	}
+	for i := range order {
+		f, m := newFake(t), newMachine(t)
+		f.on("GET /v1/whoami", api.Whoami{User: ptr(ann()), TokenID: "tok_1", Kind: "pat", Mode: "normal"})
+		args, stdin := []string{"whoami", "--url", f.url}, ""
+		for _, name := range order[i:] {
+			s := secrets[name]
+			switch name {
+			case "--token-file":
+				args = append(args, "--token-file", m.write("flag", s+"\n", 0o644))
+			case "stdin":
+				args, stdin = append(args, "--token-stdin"), s+"\n"
+			case "GRADEGATE_TOKEN":
+				m.env = append(m.env, "GRADEGATE_TOKEN="+s)
+			case "GRADEGATE_TOKEN_FILE":
+				m.env = append(m.env, "GRADEGATE_TOKEN_FILE="+m.write("env", s, 0o600))
+			case "hosts.yaml":
+				m.write(m.hosts(), "tokens: {\""+f.url+"\": "+s+"}\n", 0o600)
+			case ".netrc":
+				m.write(".netrc", "machine elsewhere login a password x\nmachine 127.0.0.1\n login ann password "+s+"\n", 0o600)
+			}
+		}
+		got := m.run(stdin, args...)
+		got.want(t, 0, order[i], "")
+		if f.last().token != secrets[order[i]] {
+			t.Errorf("%s was not used", order[i])
+		}
+		if n := strings.Count(got.errout, "is not used"); n != len(order)-1-i {
+			t.Errorf("%s: %d shadowed, want %d: %s", order[i], n, len(order)-1-i, got.errout)
+		}
+		if strings.Contains(got.out+got.errout, secrets[order[i]]) {
+			t.Error("a secret was printed")
+		}
+	}
+}
+
+func ptr[T any](v T) *T { return &v }
+
+// TestTroubleWithAPlaceThatIsNotUsed: a stale file does not stop somebody who
+// says which token to use.
+func TestTroubleWithAPlaceThatIsNotUsed(t *testing.T) {
+	t.Parallel()
+	f, m := newFake(t), newMachine(t, "GRADEGATE_TOKEN="+secretOf(token.Session), "GRADEGATE_TOKEN_FILE=/nowhere")
+	f.on("GET /v1/whoami", api.Whoami{User: ptr(ann())})
+	m.write(m.hosts(), "tokens: {}\n", 0o644)
+	m.run("", "whoami", "--url", f.url).want(t, 0, "ann (user)", "")
+}
+
+func TestHostsFileMustBePrivate(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []os.FileMode{0o640, 0o604, 0o660, 0o644} {
+		f, m := newFake(t), newMachine(t)
+		secret := secretOf(token.Personal)
+		path := m.write(m.hosts(), "tokens: {\""+f.url+"\": "+secret+"}\n", mode)
+		if err := os.Chmod(path, mode); err != nil { // whatever the umask is
+			t.Fatal(err)
+		}
+		for _, line := range [][]string{{"whoami"}, {"login", "--invite", secretOf(token.Invite)}} {
+			got := m.run("", append(line, "--url", f.url)...)
+			got.want(t, 1, "", "fix: chmod 600 "+path)
+			if len(f.requests()) != 0 {
+				t.Errorf("%o %s: something was sent", mode, line[0])
+			}
+		}
+	}
+}
+
+func TestMalformedTokens(t *testing.T) {
+	t.Parallel()
+	f := newFake(t)
+	f.on("GET /v1/whoami", api.Whoami{User: ptr(ann())})
+	good := secretOf(token.Personal)
+	for secret, want := range map[string]string{
+		good[:60]:       "67 characters",
+		good[:66] + "-": "letters and digits",
+		"ggxxx_" + good: "starts with",
+	} {
+		got := newMachine(t, "GRADEGATE_TOKEN="+secret).run("", "whoami", "--url", f.url)
+		got.want(t, 1, "", want)
+		if strings.Contains(got.errout, secret) || len(f.requests()) != 0 {
+			t.Errorf("%q was repeated or sent: %s", secret, got.errout)
+		}
+	}
+	legacy := "8f14e45f-ceea-467f-a9c1-000000000000"
+	newMachine(t, "GRADEGATE_TOKEN="+legacy).run("", "whoami", "--url", f.url).want(t, 0, "ann", "")
+	if f.last().token != legacy {
+		t.Error("an imported token has no form of ours, and is the server's to judge")
+	}
+	newMachine(t).run(" \n", "whoami", "--token-stdin", "--url", f.url).want(t, 1, "", "stdin is empty")
+	m := newMachine(t)
+	m.run("", "whoami", "--url", f.url, "--token-file", m.write("empty", "\n", 0o600)).want(t, 1, "", "it is empty")
+}
+
+// TestNobodysHome: without a home folder nothing is read from, or written to,
+// the folder one happens to be in.
+func TestNobodysHome(t *testing.T) {
+	t.Parallel()
+	for _, env := range [][]string{{}, {"HOME="}, {"HOME=."}, {"XDG_CONFIG_HOME=here"}} {
+		a := &app{env: env}
+		if p := a.hostsFile(); p != "" {
+			t.Errorf("%v: %s", env, p)
+		}
+		if err := a.remember("https://grade.example.org", "x"); err == nil {
+			t.Errorf("%v: stored somewhere", env)
+		}
+	}
+}
+
+func TestServerAddress(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	m.write(m.hosts(), "current: https://saved.example.org\n", 0o600)
+	for _, x := range []struct {
+		flag string
+		env  []string
+		want string
+	}{
+		{"https://a.example.org/", []string{"GRADEGATE_URL=https://b.example.org"}, "https://a.example.org"},
+		{"", []string{"GRADEGATE_URL=https://b.example.org", "GRADEGATE_HOST=c.example.org"}, "https://b.example.org"},
+		{"", []string{"GRADEGATE_HOST=c.example.org:8443"}, "https://c.example.org:8443"},
+		{"HTTPS://Grade.Example.ORG/gg/", nil, "https://grade.example.org/gg"},
+		{"127.0.0.1:8080", nil, "http://127.0.0.1:8080"},
+		{"localhost", nil, "http://localhost"},
+		{"", nil, "https://saved.example.org"},
+	} {
+		a := &app{url: x.flag, env: append(x.env, m.env...)}
+		if got, err := a.server(); err != nil || got != x.want {
+			t.Errorf("%s %v: %s, want %s (%v)", x.flag, x.env, got, x.want, err)
+		}
+	}
+	if got, err := (&app{env: []string{"HOME=" + t.TempDir()}}).server(); err != nil || got != defaultURL {
+		t.Error(got, err)
+	}
+}
+
+func TestNoTokenOverPlainHTTP(t *testing.T) {
+	t.Parallel()
+	secret := secretOf(token.Personal)
+	got := newMachine(t, "GRADEGATE_TOKEN="+secret).run("", "whoami", "--url", "http://grade.example.org")
+	got.want(t, 1, "", "fix: Use https://")
+}
+
+func TestLogin(t *testing.T) {
+	t.Parallel()
+	f, m := newFake(t), newMachine(t)
+	code, secret := secretOf(token.Invite), secretOf(token.Session)
+	f.on("POST /v1/invites/redeem", api.Issued{Secret: secret, User: ptr(ann()), Token: laptop()}).
+		on("GET /v1/whoami", api.Whoami{User: ptr(ann())})
+	got := m.run(code+"\n", "login", "--url", f.url+"/", "--invite-file", "-", "--name", "box")
+	got.want(t, 0, "ann (user)", "Signed in to "+f.url+" as ann (user).")
+	if strings.Contains(got.out+got.errout, secret) {
+		t.Error("the token was shown")
+	}
+	if want := `{"code":"` + code + `","name":"box"}`; f.last().body != want || f.last().token != "" {
+		t.Errorf("sent %+v", f.last())
+	}
+	if info, err := os.Stat(m.hosts()); err != nil || info.Mode().Perm() != 0o600 {
+		t.Error(info.Mode(), err)
+	}
+	// The server is the one to talk to from now on, and the token the one to use.
+	m.run("", "whoami").want(t, 0, m.hosts(), "")
+	if f.last().token != secret {
+		t.Error("the stored token is not used")
+	}
+	if got := m.run("", "token", "print"); got.out != secret+"\n" {
+		t.Errorf("printed %q", got.out)
+	}
+	m.env = append(m.env, "GRADEGATE_TOKEN="+secretOf(token.Personal))
+	m.run("", "login", "--url", f.url, "--invite", code).want(t, 0, "", "note: the token from GRADEGATE_TOKEN comes before the stored one")
+}
+
+func TestLoginSendsCodesOnly(t *testing.T) {
+	t.Parallel()
+	f, m := newFake(t), newMachine(t)
+	m.run("", "login", "--url", f.url).want(t, 2, "", "needs an invite code")
+	m.run("", "login", "--url", f.url, "--invite", secretOf(token.Personal)).want(t, 1, "", "That is a token, and no invite code.")
+	m.run("", "login", "--url", f.url, "--invite", "gginv_abc").want(t, 1, "", "That is no invite code")
+	if len(f.requests()) != 0 {
+		t.Errorf("sent %v", f.requests())
+	}
+}
+
+func TestLoginWithTokenAtHand(t *testing.T) {
+	t.Parallel()
+	f, m := newFake(t), newMachine(t)
+	secret := secretOf(token.Personal)
+	f.on("GET /v1/whoami", api.Whoami{User: ptr(ann()), TokenID: "tok_1"})
+	m.run(secret, "login", "--url", f.url, "--token-stdin").want(t, 0, "tok_1", "as ann (user)")
+	if got := m.run("", "token", "print"); got.out != secret+"\n" {
+		t.Errorf("printed %q", got.out)
+	}
+	f.handle("GET /v1/whoami", func(w http.ResponseWriter, _ *http.Request) { f.refuse(w, 401, "token_revoked", "It was revoked.", "") })
+	m2 := newMachine(t)
+	m2.run(secret, "login", "--url", f.url, "--token-stdin").want(t, 4, "", "It was revoked.")
+	m2.run("", "token", "print", "--url", f.url).want(t, 4, "", "Nobody is signed in here.")
+}
+
+func TestLogout(t *testing.T) {
+	t.Parallel()
+	f, m := newFake(t), newMachine(t)
+	f.on("DELETE /v1/tokens/self", api.Revoked{Token: laptop()})
+	m.write(m.hosts(), "current: "+f.url+"\ntokens: {\""+f.url+"\": "+secretOf(token.Session)+", \"https://other\": x}\n", 0o600)
+	m.run("", "logout").want(t, 0, "", "Signed out of "+f.url)
+	data, err := os.ReadFile(m.hosts())
+	if err != nil || strings.Contains(string(data), f.url) || !strings.Contains(string(data), "https://other: x") {
+		t.Errorf("%s %v", data, err)
+	}
+	m.run("", "logout", "--url", f.url).want(t, 0, "", "Nobody is signed in")
+}
+
+// TestHostsFileIsALink: who keeps the file elsewhere goes on to do so.
+func TestHostsFileIsALink(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	target := m.write("dotfiles/hosts.yaml", "tokens: {a: b}\n", 0o600)
+	if err := os.MkdirAll(filepath.Dir(m.hosts()), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(target, m.hosts()); err != nil {
+		t.Fatal(err)
+	}
+	a := &app{env: m.env}
+	if err := a.remember("https://grade.example.org", "secret"); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Lstat(m.hosts()); err != nil || info.Mode()&os.ModeSymlink == 0 {
+		t.Error("the link was replaced", err)
+	}
+	if h, err := a.loadHosts(); err != nil || len(h.Tokens) != 2 {
+		t.Error(h, err)
+	}
+}
+
+// TestHostsFileAtOnce: many commands at once lose nothing.
+func TestHostsFileAtOnce(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	done := make(chan error)
+	const many = 20
+	for i := range many {
+		go func() { done <- (&app{env: m.env}).remember(string(rune('a'+i)), "x") }()
+	}
+	for range many {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+	if h, err := (&app{env: m.env}).loadHosts(); err != nil || len(h.Tokens) != many {
+		t.Error(len(h.Tokens), err)
+	}
+}

@@ -1,0 +1,223 @@
+package cli
+
+import (
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"gradegate/api"
+	"gradegate/internal/token"
+)
+
+// issued is an answer with a fresh secret, whose token has that secret's id.
+func issued(t *testing.T) api.Issued {
+	t.Helper()
+	i := api.Issued{Secret: secretOf(token.Personal), Token: laptop()}
+	i.Token.ID = idOf(t, i.Secret)
+	return i
+}
+
+// TestSecretIsShownOnce in the form that was asked for, on stdout alone.
+func TestSecretIsShownOnce(t *testing.T) {
+	t.Parallel()
+	made := issued(t)
+	for form, want := range map[string]string{
+		"secret": made.Secret + "\n",
+		"name":   made.Token.ID + "\n",
+		"json":   "{\n  \"secret\": \"" + made.Secret + "\",\n  \"token\": {\n",
+		"table":  "secret        " + made.Secret + "\n",
+	} {
+		f, m := newFake(t), newMachine(t, "GRADEGATE_TOKEN="+secretOf(token.Session))
+		f.on("POST /v1/tokens", made)
+		got := m.run("", "token", "create", "--name", "laptop", "--scope", "jobs:read", "--expires", "30d", "-o", form, "--url", f.url)
+		if got.code != 0 || !strings.HasPrefix(got.out, want) || strings.Contains(got.errout, made.Secret) {
+			t.Errorf("%s: exit %d\n%s\n%s", form, got.code, got.out, got.errout)
+		}
+		if form != "table" && got.errout != "" {
+			t.Errorf("%s: stderr %q", form, got.errout)
+		}
+		if body := f.last().body; body != `{"name":"laptop","scopes":["jobs:read"],"expires_in":"30d"}` {
+			t.Errorf("sent %s", body)
+		}
+		if _, err := os.Stat(m.hosts()); err == nil {
+			t.Error("nobody asked for it to be stored")
+		}
+	}
+}
+
+// TestTokenTable is what people read.
+func TestTokenTable(t *testing.T) {
+	t.Parallel()
+	f, m := newFake(t), newMachine(t, "GRADEGATE_TOKEN="+secretOf(token.Session))
+	old := laptop()
+	old.Name, old.State, old.ID, old.Ends = "ci", "revoked", "tok_000000000002", "ended: revoked by its owner"
+	f.on("GET /v1/tokens", api.Page[api.Token]{Items: []api.Token{laptop(), old}})
+	got := m.run("", "token", "list", "--url", f.url)
+	const want = `NAME    KIND  STATE    ENDS                                                     LAST USED  ID
+laptop  pat   active   ends after 30 days unused, at the latest on 24 Nov 2027  never      tok_000000000001
+ci      pat   revoked  ended: revoked by its owner                              never      tok_000000000002
+`
+	if got.out != want {
+		t.Errorf("got\n%swant\n%s", got.out, want)
+	}
+	m.run("", "token", "list", "-o", "name", "--url", f.url).want(t, 0, "tok_000000000001\ntok_000000000002\n", "")
+}
+
+func TestTokenCreateSave(t *testing.T) {
+	t.Parallel()
+	f, m := newFake(t), newMachine(t)
+	made := issued(t)
+	f.on("POST /v1/tokens", made)
+	got := m.run("", "token", "create", "--save", "--url", f.url)
+	got.want(t, 0, made.Token.ID, "Stored in "+m.hosts())
+	if strings.Contains(got.out+got.errout, made.Secret) {
+		t.Error("what is stored need not be seen")
+	}
+	if got := m.run("", "token", "print", "--url", f.url); got.out != made.Secret+"\n" {
+		t.Errorf("printed %q", got.out)
+	}
+	// Storing a token for a server does not make it the one to talk to.
+	if h, err := (&app{env: m.env}).loadHosts(); err != nil || h.Current != "" {
+		t.Error(h.Current, err)
+	}
+}
+
+// TestSecretSurvivesFullDisk: what exists once is not lost because it cannot
+// be stored.
+func TestSecretSurvivesFullDisk(t *testing.T) {
+	t.Parallel()
+	f, m := newFake(t), newMachine(t, "GRADEGATE_TOKEN="+secretOf(token.Session))
+	made := issued(t)
+	f.handle("POST /v1/tokens", func(w http.ResponseWriter, _ *http.Request) {
+		m.write(".config", "a file where a folder should be", 0o600)
+		f.on("POST /v1/tokens", made)
+		f.mux["POST /v1/tokens"](w, nil)
+	})
+	got := m.run("", "token", "create", "--save", "--url", f.url)
+	got.want(t, 1, made.Secret+"\n", "could not be stored")
+}
+
+// TestRotateKeepsThisMachineGoing: the successor of the stored token takes its
+// place, whatever name it was rotated by; that of another one does not.
+func TestRotateKeepsThisMachineGoing(t *testing.T) {
+	t.Parallel()
+	f, m := newFake(t), newMachine(t)
+	stored, other, made := secretOf(token.Session), secretOf(token.Personal), issued(t)
+	m.write(m.hosts(), "current: "+f.url+"\ntokens: {\""+f.url+"\": "+stored+"}\n", 0o600)
+
+	made.Predecessor = &api.Token{ID: idOf(t, other)}
+	f.on("POST /v1/tokens/ci/rotate", made)
+	m.run("", "token", "rotate", "ci", "--grace", "10m").want(t, 0, made.Secret, "shown this once")
+	if f.last().body != `{"grace":"10m"}` {
+		t.Error(f.last().body)
+	}
+	if got := m.run("", "token", "print"); got.out != stored+"\n" {
+		t.Error("the wrong token was stored")
+	}
+
+	made.Predecessor = &api.Token{ID: idOf(t, stored)}
+	f.on("POST /v1/tokens/self/rotate", made)
+	got := m.run("", "token", "rotate")
+	got.want(t, 0, made.Token.ID, "Stored in")
+	if strings.Contains(got.out, made.Secret) {
+		t.Error("the secret was shown")
+	}
+	if got := m.run("", "token", "print"); got.out != made.Secret+"\n" {
+		t.Error("the successor was not stored")
+	}
+}
+
+func TestRevoke(t *testing.T) {
+	t.Parallel()
+	f, m := newFake(t), newMachine(t)
+	stored := secretOf(token.Session)
+	m.write(m.hosts(), "current: "+f.url+"\ntokens: {\""+f.url+"\": "+stored+"}\n", 0o600)
+	dead := laptop()
+	dead.State = "revoked"
+	f.on("DELETE /v1/tokens/laptop", api.Revoked{Token: dead, Already: true})
+	m.run("", "token", "revoke", "laptop", "--jobs", "cancel", "--reason", "lost it").want(t, 0, "revoked", "It was revoked before.")
+	if f.last().body != `{"reason":"lost it","jobs":"cancel"}` {
+		t.Error(f.last().body)
+	}
+	if !(&app{env: m.env}).stored(f.url, idOf(t, stored)) {
+		t.Error("another token than the revoked one was forgotten")
+	}
+	dead.ID = idOf(t, stored)
+	f.on("DELETE /v1/tokens/self", api.Revoked{Token: dead})
+	m.run("", "token", "revoke", "self").want(t, 0, "revoked", "This machine has forgotten it.")
+	m.run("", "token", "print").want(t, 4, "", "Nobody is signed in here.")
+}
+
+func TestRevokeAll(t *testing.T) {
+	t.Parallel()
+	f, m := newFake(t), newMachine(t, "GRADEGATE_TOKEN="+secretOf(token.Session))
+	f.on("POST /v1/tokens/revoke-all", ann()).on("POST /v1/users/ann/revoke-all", ann())
+	m.run("", "token", "revoke-all", "--keep-this", "--url", f.url).want(t, 0, "ann", "")
+	if f.last().body != `{"keep":"self"}` {
+		t.Error(f.last().body)
+	}
+	m.run("", "token", "revoke-all", "--user", "ann", "--url", f.url).want(t, 0, "ann", "")
+	if f.last().route != "POST /v1/users/ann/revoke-all" {
+		t.Error(f.last().route)
+	}
+}
+
+// TestLeakedFindsTokens wherever they stand, each once.
+func TestLeakedFindsTokens(t *testing.T) {
+	t.Parallel()
+	a, b := secretOf(token.Personal), secretOf(token.Service)
+	for text, want := range map[string][]string{
+		"{\"cell\": \"os.environ['GRADEGATE_TOKEN'] = '" + a + "'\"}\nand " + b + ", " + a: {a, b},
+		"8f14e45f-ceea-467f-a9c1-000000000000\nx\n":                                        {"8f14e45f-ceea-467f-a9c1-000000000000", "x"},
+		" \n": nil,
+	} {
+		slices.Sort(want)
+		if got := leaked(text); !slices.Equal(got, want) {
+			t.Errorf("%q: %q", text, got)
+		}
+	}
+}
+
+func TestLeakReport(t *testing.T) {
+	t.Parallel()
+	f, m := newFake(t), newMachine(t, "GRADEGATE_TOKEN="+secretOf(token.Session))
+	f.on("POST /v1/leaks", api.LeaksAccepted{Accepted: 1000, Detail: "Thank you."})
+	var b strings.Builder
+	for range leaksMax + 1 {
+		b.WriteString(secretOf(token.Personal) + "\n")
+	}
+	m.run(b.String(), "leak", "report", "--url", f.url).want(t, 0, "Thank you.", "")
+	if all := f.requests(); len(all) != 2 || all[0].token != "" {
+		t.Errorf("%d reports; none needs a credential: %q", len(all), all[0].token)
+	}
+	m.run("", "leak", "report", "--url", f.url).want(t, 1, "", "There is no token in it.")
+	m.run("", "leak", "report", "--file", "/nowhere", "--url", f.url).want(t, 1, "", "cannot be read")
+}
+
+func TestInvite(t *testing.T) {
+	t.Parallel()
+	f, m := newFake(t), newMachine(t, "GRADEGATE_TOKEN="+secretOf(token.Session))
+	code := secretOf(token.Invite)
+	f.on("POST /v1/users/ann/invite", api.Invited{Code: code, User: ann(), ExpiresAt: birth, Reenrolled: true})
+	m.run("", "user", "invite", "ann", "--role", "auditor", "--url", f.url).want(t, 0, "code         "+code, "they are dead now")
+	if f.last().body != `{"role":"auditor"}` {
+		t.Error(f.last().body)
+	}
+	if got := m.run("", "user", "invite", "ann", "-o", "secret", "--url", f.url); got.out != code+"\n" || strings.Contains(got.errout, code) {
+		t.Errorf("%q %q", got.out, got.errout)
+	}
+}
+
+func TestOffboard(t *testing.T) {
+	t.Parallel()
+	f, m := newFake(t), newMachine(t, "GRADEGATE_TOKEN="+secretOf(token.Session))
+	gone := ann()
+	gone.Status = "offboarded"
+	f.on("POST /v1/users/ann/offboard", gone)
+	m.run("", "user", "offboard", "ann", "--jobs", "cancel", "--url", f.url).want(t, 0, "offboarded", "")
+	if f.last().body != `{"jobs":"cancel"}` {
+		t.Error(f.last().body)
+	}
+}
