@@ -286,10 +286,9 @@ func (c *Client) unreachable(err error) error {
 func refusal(resp *http.Response) error {
 	e := &Error{Problem: Problem{Status: resp.StatusCode, Code: "http_" + strconv.Itoa(resp.StatusCode), RequestID: resp.Header.Get("X-Request-Id")}}
 	data, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
-	if json.Unmarshal(data, &e.Problem) == nil {
-		_ = json.Unmarshal(data, &e.More) // the same document once more, whole
-	}
-	e.Status = resp.StatusCode // what a body says of it is hearsay
+	_ = json.Unmarshal(data, &e.Problem) // what does not fit stays empty
+	_ = json.Unmarshal(data, &e.More)    // the same document once more, whole
+	e.Status = resp.StatusCode           // what a body says of it is hearsay
 	if e.Detail == "" {
 		e.Detail = "The server answered " + resp.Status + "."
 	}

@@ -157,6 +157,28 @@ func (a *Authority) replay(ctx context.Context, key *ReplyKey, request [32]byte,
 	return issued, nil
 }
 
+// once carries a request out, unless it was carried out before under the same
+// Idempotency-Key. When it meets a conflict, the conflict may be its own twin,
+// which was quicker: then the twin's answer is the answer.
+func (a *Authority) once(ctx context.Context, key *ReplyKey, request [32]byte, idem Idem, do func() (Issued, error)) (Issued, error) {
+	return retry(func() (Issued, error) {
+		if old, err := a.replay(ctx, key, request, idem); err != nil || old != nil {
+			return deref(old), err
+		}
+		made, err := do()
+		if err == nil || key == nil || fault.KindOf(err) != fault.Conflict {
+			return made, err
+		}
+		if old, e := a.replay(ctx, key, request, idem); e != nil || old != nil {
+			return deref(old), e
+		}
+		if errors.Is(err, ErrReplyExists) {
+			err = ErrMoved // the twin is about to be committed: the next round meets its answer
+		}
+		return made, err
+	})
+}
+
 var errKeyReused = fault.New(fault.Mismatched, "idempotency_key_reused",
 	"This Idempotency-Key was used for another request.").WithFix("Use a fresh key for each request.")
 

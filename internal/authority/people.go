@@ -2,7 +2,6 @@ package authority
 
 import (
 	"context"
-	"errors"
 	"net/mail"
 	"strconv"
 	"strings"
@@ -155,51 +154,42 @@ func (a *Authority) endInvites(ctx context.Context, owner principal.ID) ([]Token
 func (a *Authority) Redeem(ctx context.Context, s *policy.Subject, code token.Secret, name, key string) (Issued, principal.Principal, error) {
 	idem := Idem{Key: key, Presented: code}
 	rk, request := replyKey(idem), requestDigest("invite.redeem", name)
-	var who principal.Principal
-	made, err := retry(func() (Issued, error) {
-		if old, err := a.replay(ctx, rk, request, idem); err != nil || old != nil {
-			if err == nil {
-				who, err = a.store.Principal(ctx, old.Token.Owner)
-			}
-			return deref(old), err
-		}
-		made, p, err := a.redeemOnce(ctx, s, code, name, idem, rk, request)
-		who = p
-		if errors.Is(err, ErrReplyExists) {
-			return made, ErrMoved
-		}
-		return made, err
+	made, err := a.once(ctx, rk, request, idem, func() (Issued, error) {
+		return a.redeemOnce(ctx, s, code, name, idem, rk, request)
 	})
+	if err != nil {
+		return Issued{}, principal.Principal{}, err
+	}
+	who, err := a.store.Principal(ctx, made.Token.Owner)
 	return made, who, err
 }
 
 var errInvite = fault.New(fault.Unauthenticated, "invite_invalid", "The invite code is not valid: it was used, replaced or has lapsed, or it was mistyped.").
 	WithFix("Ask an administrator for another one: gradegate user invite NAME")
 
-func (a *Authority) redeemOnce(ctx context.Context, s *policy.Subject, code token.Secret, name string, idem Idem, rk *ReplyKey, request [32]byte) (Issued, principal.Principal, error) {
-	var none principal.Principal
+func (a *Authority) redeemOnce(ctx context.Context, s *policy.Subject, code token.Secret, name string, idem Idem, rk *ReplyKey, request [32]byte) (Issued, error) {
 	shown := code.Presented()
 	id, ok := a.table.Holder(shown)
 	if !ok || shown.Kind != token.Invite {
-		return Issued{}, none, errInvite
+		return Issued{}, errInvite
 	}
 	invite, err := a.store.Token(ctx, id)
 	if err != nil {
-		return Issued{}, none, err
+		return Issued{}, err
 	}
 	p, err := a.store.Principal(ctx, invite.Owner)
 	if err != nil {
-		return Issued{}, none, err
+		return Issued{}, err
 	}
 	now := a.now()
 	if invite.State(p.Status, p.Epochs, invite.IssuedAt, now) != token.StateActive {
-		return Issued{}, none, errInvite
+		return Issued{}, errInvite
 	}
 	if name == "" {
 		name = "session"
 	}
 	if name, err = tokenName(name); err != nil {
-		return Issued{}, none, err
+		return Issued{}, err
 	}
 	used, _ := invite.Revoke(token.Redeemed, token.Keep, now)
 	made := a.session(p, name, now)
@@ -217,10 +207,7 @@ func (a *Authority) redeemOnce(ctx context.Context, s *policy.Subject, code toke
 		events = append(events, first)
 	}
 	_, err = a.store.Commit(ctx, d, events...)
-	if errors.Is(err, ErrMoved) {
-		return Issued{}, none, ErrMoved
-	}
-	return made, p, err
+	return made, err
 }
 
 // session is a new session token of the person, for one machine.

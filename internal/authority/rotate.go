@@ -2,7 +2,6 @@ package authority
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"gradegate/internal/audit"
@@ -26,15 +25,8 @@ type Rotate struct {
 // same secret again for ten minutes, also after a crash.
 func (a *Authority) RotateToken(ctx context.Context, s *policy.Subject, r Rotate, idem Idem) (Issued, error) {
 	key, request := replyKey(idem), requestDigest("token.rotate", r)
-	return retry(func() (Issued, error) {
-		if made, err := a.replay(ctx, key, request, idem); err != nil || made != nil {
-			return deref(made), err
-		}
-		made, err := a.rotateOnce(ctx, s, r, idem, key, request)
-		if errors.Is(err, ErrReplyExists) {
-			return Issued{}, ErrMoved
-		}
-		return made, err
+	return a.once(ctx, key, request, idem, func() (Issued, error) {
+		return a.rotateOnce(ctx, s, r, idem, key, request)
 	})
 }
 

@@ -2,7 +2,6 @@ package authority
 
 import (
 	"context"
-	"errors"
 	"net/netip"
 	"slices"
 	"strings"
@@ -36,15 +35,8 @@ func (a *Authority) CreateToken(ctx context.Context, s *policy.Subject, c Create
 		return Issued{}, err
 	}
 	key, request := replyKey(idem), requestDigest("token.create", c)
-	return retry(func() (Issued, error) {
-		if old, err := a.replay(ctx, key, request, idem); err != nil || old != nil {
-			return deref(old), err
-		}
-		made, err := a.createOnce(ctx, s, c, idem, key, request)
-		if errors.Is(err, ErrReplyExists) {
-			return Issued{}, ErrMoved // somebody just answered it: read that answer
-		}
-		return made, err
+	return a.once(ctx, key, request, idem, func() (Issued, error) {
+		return a.createOnce(ctx, s, c, idem, key, request)
 	})
 }
 

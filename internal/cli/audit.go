@@ -2,7 +2,6 @@ package cli
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/url"
@@ -14,7 +13,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"gradegate/api"
-	"gradegate/internal/server"
 	"gradegate/internal/trail"
 )
 

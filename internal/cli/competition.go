@@ -90,7 +90,7 @@ func (a *app) leaderboard() *cobra.Command {
 			return a.print(result{json: b, name: b.Competition, table: func(w io.Writer) {
 				fmt.Fprintf(w, "RANK\tUSER\t%s\tSUBMISSIONS\tJOB\n", clean(strings.ToUpper(b.Metric)))
 				for _, r := range b.Rows {
-					fmt.Fprintf(w, "%d\t%s\t%.4f\t%d\t%s\n", r.Rank, r.User, r.Value, r.Submissions, r.Job)
+					fmt.Fprintf(w, "%d\t%s\t%.4f\t%d\t%s\n", r.Rank, clean(r.User), r.Value, r.Submissions, clean(r.Job))
 				}
 			}})
 		},

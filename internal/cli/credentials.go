@@ -108,8 +108,11 @@ func (a *app) noteEnd(h http.Header) {
 func (a *app) warnOfEnd() {
 	left, soon := time.Duration(a.endsIn.Load()), 7*24*time.Hour
 	how := "gradegate token rotate"
-	if strings.HasPrefix(a.credential.secret, "ggses_") {
+	switch {
+	case strings.HasPrefix(a.credential.secret, "ggses_"):
 		soon, how = 30*time.Minute, "gradegate token create --save"
+	case strings.HasPrefix(a.credential.secret, "ggjob_"):
+		return // a job's handle ends with its job and has no successor
 	}
 	if left > 0 && left < soon {
 		a.hint("note: the token in use ends in %s. Your jobs go on; for a new one: %s", config.FormatDuration(left.Round(time.Minute)), how)

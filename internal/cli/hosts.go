@@ -130,14 +130,10 @@ func (a *app) settle(u, secret string) error {
 	return a.change(func(h *hosts) { h.Current, h.Tokens[u] = u, secret })
 }
 
-// forget drops this machine's credential for a server.
+// forget drops this machine's credential for a server. The server stays the one
+// to talk to: whoever signs in again means the same one.
 func (a *app) forget(u string) error {
-	return a.change(func(h *hosts) {
-		delete(h.Tokens, u)
-		if h.Current == u {
-			h.Current = ""
-		}
-	})
+	return a.change(func(h *hosts) { delete(h.Tokens, u) })
 }
 
 // stored reports whether a token is this machine's credential for a server.

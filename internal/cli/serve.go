@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"path/filepath"
 	"runtime"
 	"slices"
 
@@ -45,6 +46,11 @@ func (a *app) load(s *serverFlags) (config.Config, config.Origins, error) {
 	if s.insecure {
 		c.Insecure, origins["insecure"] = true, "--insecure"
 	}
+	if err != nil || c.Data == "" {
+		return c, origins, err
+	}
+	// Jobs run in folders of their own, where a relative path means another place.
+	c.Data, err = filepath.Abs(c.Data)
 	return c, origins, err
 }
 

@@ -148,6 +148,7 @@ func TestRevoke(t *testing.T) {
 	f.on("DELETE /v1/tokens/self", api.Revoked{Token: dead})
 	m.run("", "token", "revoke", "self").want(t, 0, "revoked", "This machine has forgotten it.")
 	m.run("", "token", "print").want(t, 4, "", "Nobody is signed in here.")
+	m.run("", "logout").want(t, 0, "", "Nobody is signed in to "+f.url) // still the server of this machine
 }
 
 func TestRevokeAll(t *testing.T) {

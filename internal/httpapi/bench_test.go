@@ -130,3 +130,9 @@ func BenchmarkWhoami(b *testing.B) {
 		h.ServeHTTP(out, r)
 	}
 }
+
+// BenchmarkAuthzNoTrail shows what of BenchmarkAuthzNginx is the trail.
+func BenchmarkAuthzNoTrail(b *testing.B) {
+	w := build(b, func(d *Deps) { d.Recorder, d.Limits = deaf{}, busy() })
+	load(b, strings.TrimPrefix(w.public.URL, "http://"), "Authorization: Bearer "+w.ann.Reveal()+"\r\n")
+}

@@ -266,9 +266,14 @@ func (c *call) Write(b []byte) (int, error) {
 	return c.ResponseWriter.Write(b)
 }
 
-// extend gives the next bytes of a long answer their own deadline.
+// extend gives an answer, or the next bytes of a long one, time to leave.
 func (c *call) extend() {
 	_ = http.NewResponseController(c.ResponseWriter).SetWriteDeadline(time.Now().Add(answerTime)) // not every test writer has one
+}
+
+// rest takes the deadline off the connection, for what comes over it next.
+func (c *call) rest() {
+	_ = http.NewResponseController(c.ResponseWriter).SetWriteDeadline(time.Time{}) // as above
 }
 
 func (c *call) observe(status int) {

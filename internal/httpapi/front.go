@@ -48,6 +48,8 @@ func (f front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	c := f.newCall(w, r, f.door)
 	defer f.recovered(w, r, c)
+	c.extend()
+	defer c.rest()
 	r = r.WithContext(context.WithValue(r.Context(), callKey{}, c))
 	if err := f.acceptable(c, r); err != nil {
 		c.fail(err)

@@ -153,12 +153,12 @@ func (a *API) Admin() http.Handler { return front{a, admin} }
 func (a *API) Local() http.Handler { return front{a, local} }
 
 // Server makes a server with limits that a slow or loud client cannot stretch.
-// Reading a body and writing a long answer have deadlines of their own.
+// Reading a body and writing an answer have deadlines of their own, so that
+// the answers to proxies, which fit any buffer, do without.
 func (a *API) Server(h http.Handler) *http.Server {
 	s := &http.Server{
 		Handler:                      h,
 		ReadHeaderTimeout:            5 * time.Second,
-		WriteTimeout:                 answerTime,
 		IdleTimeout:                  2 * time.Minute,
 		MaxHeaderBytes:               16 << 10,
 		ConnContext:                  a.ConnContext,

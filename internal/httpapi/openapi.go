@@ -91,6 +91,10 @@ func binary() *huma.Schema { return &huma.Schema{Type: huma.TypeString, Format: 
 
 func textAnswer(a *API, op *huma.Operation) { a.answers(op, "text/plain", textOf()) }
 
+func documentAnswer(a *API, op *huma.Operation) {
+	a.answers(op, "application/json", &huma.Schema{Type: huma.TypeObject})
+}
+
 func binaryAnswer(a *API, op *huma.Operation) { a.answers(op, "application/octet-stream", binary()) }
 
 func checkpointAnswer(a *API, op *huma.Operation) {
@@ -167,6 +171,7 @@ func (a *API) finishSpec(h huma.API) error {
 		schemas.Schema(t, true, t.Name())
 	}
 	a.spec = h.OpenAPI()
+	loosen(a.spec)
 	if a.PublicURL != "" {
 		a.spec.Servers = []*huma.Server{{URL: strings.TrimSuffix(a.PublicURL, "/")}}
 	}
@@ -181,4 +186,26 @@ func (a *API) finishSpec(h huma.API) error {
 	pretty.WriteByte('\n')
 	a.text = pretty.Bytes()
 	return nil
+}
+
+// loosen allows further members wherever a schema is not that of a request:
+// clients must ignore what they do not know, and those that are generated can
+// do so only if the document says it.
+func loosen(spec *huma.OpenAPI) {
+	asked := map[string]bool{}
+	for _, item := range spec.Paths {
+		for _, op := range []*huma.Operation{item.Get, item.Post, item.Put, item.Delete} {
+			if op == nil || op.RequestBody == nil {
+				continue
+			}
+			for _, m := range op.RequestBody.Content {
+				asked[strings.TrimPrefix(m.Schema.Ref, "#/components/schemas/")] = true
+			}
+		}
+	}
+	for name, s := range spec.Components.Schemas.Map() {
+		if !asked[name] {
+			s.AdditionalProperties = true
+		}
+	}
 }

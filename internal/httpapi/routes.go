@@ -118,7 +118,7 @@ func table() []route {
 		{get, "/readyz", "readyz", Reading, open | unwritten, nil, "Tell whether tokens can be verified", stream((*API).readyz, textAnswer)},
 		{get, "/healthz", "healthz", Reading, open | unwritten, nil, "Tell the state of every part", stream((*API).healthz, healthAnswer)},
 		{get, "/version", "version", Reading, open | unwritten, nil, "Tell the version", handle((*API).version)},
-		{get, "/openapi.json", "openapi", Reading, open | unwritten, nil, "This document", stream((*API).openapi, binaryAnswer)},
+		{get, "/openapi.json", "openapi", Reading, open | unwritten, nil, "This document", stream((*API).openapi, documentAnswer)},
 		{get, "/metrics", "metrics", Reading, open | unwritten | admins, nil, "Metrics for Prometheus; admin listener only", stream((*API).metrics, textAnswer)},
 
 		{"", "/authz/nginx", "authzNginx", Verifying, direct, nil, "Decide for nginx auth_request: 200, 401 or 403", authzDoc},
