@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -112,7 +113,7 @@ func (s *stage) start(ctx context.Context, listen string) error {
 	}
 	// The story ends the server itself, by name or by signal: not with ctx.
 	s.child = exec.Command(self, "serve", "--data", s.data(), "--ledger", filepath.Join(s.dir, "ledger"), "--listen", listen)
-	s.child.Env = append(os.Environ(), "GRADEGATE_TOKEN=")
+	s.child.Env = bare(os.Environ())
 	s.child.Stderr = s.out
 	pipe, err := s.child.StdoutPipe()
 	if err != nil {
@@ -131,6 +132,12 @@ func (s *stage) start(ctx context.Context, listen string) error {
 	case <-ctx.Done():
 		return errors.Join(ctx.Err(), s.stop(syscall.SIGKILL))
 	}
+}
+
+// bare is an environment without settings of ours: the demo must never reach a
+// database or a folder that somebody configured for real.
+func bare(env []string) []string {
+	return slices.DeleteFunc(slices.Clone(env), func(kv string) bool { return strings.HasPrefix(kv, "GRADEGATE_") })
 }
 
 // greeting reads what the server says at its start; the rest is dropped.

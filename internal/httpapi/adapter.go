@@ -49,6 +49,7 @@ func stream(use func(*API, *call, *http.Request) error, doc func(*API, *huma.Ope
 			c := callOf(req.Context())
 			if err := use(a, c, req); err != nil {
 				c.fail(err)
+				c.linger()
 			}
 		})
 	}
@@ -60,7 +61,7 @@ func (a *API) HandleFunc(pattern string, h func(http.ResponseWriter, *http.Reque
 	r := a.routes[pattern]
 	a.mux.HandleFunc(pattern, func(_ http.ResponseWriter, req *http.Request) {
 		c := callOf(req.Context())
-		c.route = r
+		c.route, c.aim = r, aimed(req.PathValue("id"))
 		if err := c.admit(req); err != nil {
 			c.fail(err)
 			return

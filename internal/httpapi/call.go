@@ -32,6 +32,7 @@ type call struct {
 	addr  netip.Addr
 	agent string
 	extra map[string]string // further facts for the line
+	aim   string            // id of the thing that the path names
 
 	subject   policy.Subject
 	ref       authn.Ref
@@ -44,6 +45,7 @@ type call struct {
 	refused *fault.Error // why the answer is a refusal
 	wrote   bool
 	dropped bool // what the handler writes goes nowhere
+	upload  *patient
 }
 
 type callKey struct{}
@@ -143,12 +145,33 @@ func outcome(allowed bool) audit.Outcome {
 	return audit.Deny
 }
 
+// aimed is the id in a path, if it is one: a name could be anything.
+func aimed(s string) string {
+	if len(s) > 40 || len(s) < 5 {
+		return ""
+	}
+	switch s[:4] {
+	case "tok_", "job_", "usr_":
+	default:
+		return ""
+	}
+	for _, b := range []byte(s[4:]) {
+		if !unreserved(b) {
+			return ""
+		}
+	}
+	return s
+}
+
 // event is a line about this request.
 func (c *call) event(a audit.Action, o audit.Outcome) audit.Event {
 	e := audit.Event{
 		ID: "evt_" + authority.SortableID(c.now), At: c.now, Action: a, Outcome: o,
 		Addr: c.peer.text(c.addr), Agent: c.agent, Route: c.route.pattern(), Request: c.id, Detail: c.extra,
-		Token: string(c.subject.Token), Mode: c.subject.Mode, Target: c.subject.Job,
+		Token: string(c.subject.Token), Mode: c.subject.Mode, Target: c.aim,
+	}
+	if e.Target == "" {
+		e.Target = c.subject.Job
 	}
 	if c.subject.Kind != 0 {
 		e.Kind = c.subject.Kind.String()

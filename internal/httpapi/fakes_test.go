@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -356,7 +355,6 @@ type world struct {
 
 	ann, bob, root, eve token.Secret // eve audits
 	annToken            token.Token
-	n                   atomic.Int64
 }
 
 var people = map[string]principal.Role{"ann": principal.User, "bob": principal.User, "root": principal.Admin, "eve": principal.Auditor}

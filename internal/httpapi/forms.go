@@ -35,6 +35,7 @@ func (c *call) openForm(r *http.Request, limit int64) (*form, error) {
 		return nil, tooLarge(limit)
 	}
 	body := &patient{body: r.Body, control: http.NewResponseController(c.ResponseWriter), start: time.Now()}
+	c.upload = body
 	r.Body = http.MaxBytesReader(c.ResponseWriter, body, limit+overhead)
 	parts, err := r.MultipartReader()
 	if err != nil {
@@ -70,6 +71,28 @@ func (p *patient) Read(b []byte) (int, error) {
 }
 
 func (p *patient) Close() error { return p.body.Close() }
+
+// How much of a refused upload is taken in and thrown away. A client that is
+// still sending when its connection is reset never gets to read why.
+const (
+	lingerTime  = 5 * time.Second
+	lingerBytes = 64 << 20
+)
+
+// linger sends a refusal on its way and hears the sender out for a while.
+func (c *call) linger() {
+	if c.upload == nil {
+		return
+	}
+	_ = http.NewResponseController(c.ResponseWriter).Flush() // not every test writer can
+	start, buffer := time.Now(), make([]byte, 32<<10)
+	for n := 0; n < lingerBytes && time.Since(start) < lingerTime; {
+		k, err := c.upload.Read(buffer)
+		if n += k; err != nil {
+			return
+		}
+	}
+}
 
 // fields are the small parts of a form, by name.
 type fields map[string][]string

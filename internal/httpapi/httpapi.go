@@ -111,6 +111,7 @@ type API struct {
 	needed  requirements
 
 	followEvery time.Duration // how often a followed log looks for more
+	bodyTime    time.Duration // how long a client may take to send a small body
 	closing     chan struct{} // closed when followed logs are to end
 	closeOnce   sync.Once
 }
@@ -136,7 +137,7 @@ func New(d Deps) (*API, error) {
 	}
 	a := &API{
 		Deps: d, mux: http.NewServeMux(), routes: map[string]*route{}, proxies: p,
-		followEvery: time.Second, closing: make(chan struct{}),
+		followEvery: time.Second, bodyTime: 10 * time.Second, closing: make(chan struct{}),
 	}
 	a.known.init()
 	return a, a.mount()

@@ -8,6 +8,7 @@ import (
 	"mime"
 	"net"
 	"net/http"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -20,8 +21,6 @@ import (
 const (
 	maxDepth   = 32
 	maxStrings = 1000
-	// bodyTime is how long a client may take to send a JSON body.
-	bodyTime = 10 * time.Second
 )
 
 // readJSON reads a JSON body whole and checks its form, so that what decodes
@@ -30,14 +29,13 @@ func (c *call) readJSON(r *http.Request) error {
 	if !c.route.has(jsonBody) || r.Method == http.MethodGet || r.Method == http.MethodHead {
 		return nil
 	}
-	control := http.NewResponseController(c.ResponseWriter)
-	_ = control.SetReadDeadline(time.Now().Add(bodyTime)) // not every test writer has one
 	limit := c.route.bodyLimit()
 	data, err := io.ReadAll(http.MaxBytesReader(c.ResponseWriter, r.Body, limit))
 	if err != nil {
 		return bodyFault(err, limit)
 	}
-	_ = control.SetReadDeadline(time.Time{}) // a deadline left standing would end the request
+	// The front set a deadline; left standing, it would end the request.
+	_ = http.NewResponseController(c.ResponseWriter).SetReadDeadline(time.Time{}) // not every test writer has one
 	r.Body = io.NopCloser(bytes.NewReader(data))
 	if len(data) == 0 {
 		return nil
@@ -72,6 +70,7 @@ func badJSON(code, detail, fix string) *fault.Error {
 var (
 	errNotJSON  = badJSON("json_malformed", "The body is no JSON.", "Send one JSON object.")
 	errTrailing = badJSON("json_trailing", "Something follows the JSON value.", "Send one JSON object and nothing behind it.")
+	errMember   = badJSON("request_invalid", "A member of the JSON is unknown or has the wrong type.", "See /openapi.json for what it may hold.")
 	errComplex  = badJSON("json_too_complex", "The JSON is nested too deeply, or has too many members and strings.", "Send less at a time.")
 )
 
@@ -82,6 +81,10 @@ func checkJSON(data []byte, most int) error {
 		return errNotJSON
 	}
 	w := walker{d: json.NewDecoder(bytes.NewReader(data)), left: most}
+	return w.all()
+}
+
+func (w *walker) all() error {
 	w.d.UseNumber() // a number too large for us is the schema's business
 	if err := w.value(0); err != nil {
 		return err
@@ -95,6 +98,9 @@ func checkJSON(data []byte, most int) error {
 type walker struct {
 	d    *json.Decoder
 	left int
+	// lower: member names are ours, and those have no capitals. A decoder that
+	// ignores case must not be the one to say so.
+	lower bool
 }
 
 func (w *walker) next() (json.Token, error) {
@@ -134,6 +140,9 @@ func (w *walker) value(depth int) error {
 				return badJSON("json_duplicate_key", "The JSON has a member twice: "+audit.Scrub(audit.Clean(key, 40))+".", "Give each member once.")
 			}
 			seen[key] = true
+			if w.lower && key != strings.ToLower(key) {
+				return errMember
+			}
 		}
 		if err := w.value(depth + 1); err != nil {
 			return err
@@ -145,13 +154,17 @@ func (w *walker) value(depth int) error {
 
 // decodeStrictly decodes JSON that does not go through Huma, as strictly.
 func decodeStrictly(data []byte, v any) error {
-	if err := checkJSON(data, maxStrings); err != nil {
+	if !utf8.Valid(data) {
+		return errNotJSON
+	}
+	w := walker{d: json.NewDecoder(bytes.NewReader(data)), left: maxStrings, lower: true}
+	if err := w.all(); err != nil {
 		return err
 	}
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.DisallowUnknownFields()
 	if err := d.Decode(v); err != nil {
-		return badJSON("request_invalid", "A member of the JSON is unknown or has the wrong type.", "See /openapi.json for what it may hold.").Caused(err)
+		return errMember.Caused(err)
 	}
 	return nil
 }

@@ -40,8 +40,12 @@ type applied struct {
 
 // change is what followers are told.
 func (a *applied) change() authn.Change {
-	c := authn.Change{Revision: a.Revision}
-	for _, r := range a.rows {
+	return changeOf(a.rows, a.Revision)
+}
+
+func changeOf(rows []row, revision int64) authn.Change {
+	c := authn.Change{Revision: revision}
+	for _, r := range rows {
 		addTo(&c, r)
 	}
 	return c

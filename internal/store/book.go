@@ -41,6 +41,7 @@ type mark struct {
 	chain         journal.Chain
 	pending       int64
 	revision      int64
+	at            uint64 // index of its record
 }
 
 // tail is a record that may have to be applied again: what tightens in it
@@ -64,6 +65,7 @@ func readBook(dir string, k *keys.Ring, from uint64) (*book, error) {
 		return b, err
 	}
 	from = max(from, segments[0].First)
+	b.start = from
 	_, err = journal.Batches(dir, from, func(first uint64, records [][]byte, pos journal.Position) error {
 		for i, line := range records {
 			b.read(first+uint64(i), line, k, pos.Chain)
@@ -119,7 +121,7 @@ func (b *book) base(r *record, chain journal.Chain) {
 	*b = book{
 		start: b.at + 1 - uint64(r.Part), whole: true, acked: b.acked, mark: b.mark, at: b.at,
 		last: max(b.last, r.Seq), chain: chain, damage: b.damage,
-		marks: []mark{{seq: r.Seq, batch: r.Batch, after: *r.After, chain: chain, pending: r.Pending, revision: r.Revision}},
+		marks: []mark{{seq: r.Seq, batch: r.Batch, after: *r.After, chain: chain, pending: r.Pending, revision: r.Revision, at: b.at}},
 	}
 }
 
@@ -137,7 +139,7 @@ func (b *book) batch(r *record, chain journal.Chain) {
 	b.last = max(b.last, r.Seq)
 	b.tails = append(b.tails, tail{seq: r.Seq, pos: len(b.marks), rec: r})
 	b.marks = append(b.marks, mark{
-		seq: r.Seq, batch: r.Batch, before: *r.Before, after: *r.After, chain: chain, pending: r.Pending, revision: r.Revision,
+		seq: r.Seq, batch: r.Batch, before: *r.Before, after: *r.After, chain: chain, pending: r.Pending, revision: r.Revision, at: b.at,
 	})
 	b.chain = chain
 	// Older batches are settled, and what came between them is in them: only

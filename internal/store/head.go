@@ -19,8 +19,10 @@ type head struct {
 	Digest   sum           `json:"digest"`   // of the tables after it
 	Chain    journal.Chain `json:"chain"`    // of the ledger after it
 	Mark     int64         `json:"mark"`     // high-water mark of the clock
-	// Base is the index of the ledger record with which the latest base begins.
+	// Base and At are indices of ledger records: with which the latest base
+	// begins, and of this batch.
 	Base int64 `json:"base"`
+	At   int64 `json:"at"`
 }
 
 // same reports whether both are at the same batch with the same content.
@@ -37,9 +39,9 @@ func (h *head) mac(k *keys.Ring) [32]byte {
 }
 
 const (
-	selectHead = "SELECT seq, revision, batch, digest, chain, mark, base, mac, mac_version, key_id FROM head WHERE id = 1"
-	insertHead = "INSERT INTO head (id, seq, revision, batch, digest, chain, mark, base, mac, mac_version, key_id) VALUES (1, $1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
-	updateHead = "UPDATE head SET seq = $1, revision = $2, batch = $3, digest = $4, chain = $5, mark = $6, base = $7, mac = $8, mac_version = $9, key_id = $10 WHERE id = 1"
+	selectHead = "SELECT seq, revision, batch, digest, chain, mark, base, at, mac, mac_version, key_id FROM head WHERE id = 1"
+	insertHead = "INSERT INTO head (id, seq, revision, batch, digest, chain, mark, base, at, mac, mac_version, key_id) VALUES (1, $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
+	updateHead = "UPDATE head SET seq = $1, revision = $2, batch = $3, digest = $4, chain = $5, mark = $6, base = $7, at = $8, mac = $9, mac_version = $10, key_id = $11 WHERE id = 1"
 )
 
 // querier is *sql.DB or *sql.Tx.
@@ -53,7 +55,7 @@ type querier interface {
 // checking its MAC: see proven.
 func readHead(ctx context.Context, q querier, lock string) (h head, s seal, err error) {
 	var digest, chain []byte
-	err = q.QueryRowContext(ctx, selectHead+lock).Scan(&h.Seq, &h.Revision, &h.Batch, &digest, &chain, &h.Mark, &h.Base,
+	err = q.QueryRowContext(ctx, selectHead+lock).Scan(&h.Seq, &h.Revision, &h.Batch, &digest, &chain, &h.Mark, &h.Base, &h.At,
 		&s.mac, &s.version, &s.keyID)
 	copy(h.Digest[:], digest)
 	copy(h.Chain[:], chain)
@@ -68,7 +70,7 @@ func (h *head) proven(s seal, k *keys.Ring) bool {
 
 func (h *head) write(ctx context.Context, q querier, k *keys.Ring, statement string) error {
 	mac := h.mac(k)
-	_, err := q.ExecContext(ctx, statement, h.Seq, h.Revision, h.Batch, h.Digest[:], h.Chain[:], h.Mark, h.Base,
+	_, err := q.ExecContext(ctx, statement, h.Seq, h.Revision, h.Batch, h.Digest[:], h.Chain[:], h.Mark, h.Base, h.At,
 		mac[:], int64(keys.Version), k.ID())
 	return err
 }

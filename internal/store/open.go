@@ -12,9 +12,10 @@ import (
 	"gradegate/internal/fault"
 )
 
-// baseEvery is how many batches the ledger may hold behind its base before the
-// next start writes a new one: it bounds what a start has to read.
-const baseEvery = 5000
+// baseEvery is how many records the ledger may hold behind its base before the
+// next start writes a new one, unless a base would be larger than that: it
+// bounds what a rebuild has to read.
+const baseEvery = 10_000
 
 // newWriter opens ledger and database, and settles what the last process left.
 func newWriter(ctx context.Context, t *Tokens, test *probe) (*writer, error) {
@@ -48,8 +49,14 @@ func (w *writer) settleStart() {
 	if !w.ledger.up() {
 		w.restoreLedger()
 	}
-	if w.owes() || len(w.void) > 0 {
+	if w.owes() {
 		w.commit(nil)
+	}
+	if len(w.void) > 0 {
+		w.writeVoid()
+	}
+	if w.ledger.up() && !isPostgres(w.t.cfg.URL) && w.head.At-w.head.Base > int64(max(baseEvery, w.t.report.Tokens)) {
+		_ = w.writeBase() // if it fails, what is there still does
 	}
 }
 
@@ -185,9 +192,6 @@ func (p *baseParts) flush(last bool) error {
 	return err
 }
 
-// loadChunk is how many records one Change of Load holds.
-const loadChunk = 256
-
 // Load streams all principals and then all tokens, each proven by its MAC and
 // together by the digest of the head: the content of one moment.
 func (t *Tokens) Load(ctx context.Context, do func(authn.Change) error) error {
@@ -211,36 +215,21 @@ func (t *Tokens) load(ctx context.Context, db *database, do func(authn.Change) e
 	if !h.proven(s, t.cfg.Keys) {
 		return errForgedRow(errForged)
 	}
-	c := authn.Change{Revision: h.Revision}
 	var digest sum
-	flush := func() error {
-		if len(c.Principals)+len(c.Tokens) == 0 {
-			return nil
-		}
-		err := do(c)
-		c = authn.Change{Revision: h.Revision}
-		return err
-	}
 	for _, of := range []*table{principalsTable, tokensTable} {
-		err := each(ctx, tx, of.selectAll, of, func(s stored) error {
-			if err := s.verify(t.cfg.Keys); err != nil {
-				return errForgedRow(err)
-			}
-			digest = digest.plus(term(t.cfg.Keys, of, s.image))
-			addTo(&c, s.row)
-			if len(c.Principals)+len(c.Tokens) < loadChunk {
-				return nil
-			}
-			return flush()
-		})
+		part, _, err := proveTable(ctx, tx, of, t.cfg.Keys, func(rows []row) error { return do(changeOf(rows, h.Revision)) })
+		if errors.Is(err, errForged) {
+			return errForgedRow(err)
+		}
 		if err != nil {
 			return db.trouble(err)
 		}
+		digest = digest.plus(part)
 	}
 	if digest != h.Digest {
 		return errForgedRow(errors.New("the digest over the tables is not the one in the head"))
 	}
-	return flush()
+	return nil
 }
 
 // errForgedRow is the answer while a forged row is in the database: recovery

@@ -93,21 +93,7 @@ func (r *recovery) openBoth() error {
 	if err := r.inspect(); err != nil {
 		return err
 	}
-	from := uint64(0)
-	if r.wrong == nil && !r.absent && r.db.file != nil {
-		from = uint64(r.head.Base) // on PostgreSQL it may be another node's
-	}
-	var err error
-	if r.book, err = readBook(r.ledger.dir, r.cfg.Keys, from); err != nil {
-		r.book = &book{empty: true}
-		r.ledger.fail(err)
-	}
-	if from > 0 && !r.book.whole {
-		// The hint did not lead to a base: read everything.
-		if all, err := readBook(r.ledger.dir, r.cfg.Keys, 0); err == nil {
-			r.book = all
-		}
-	}
+	r.readBook()
 	r.last = r.book.last
 	if r.ledger.file == nil && r.ledger.cause != nil && !r.usable() {
 		return fault.Wrap(fault.Unavailable, "store_lost", "The tokens database cannot be used and the ledger cannot be read.",
@@ -115,6 +101,31 @@ func (r *recovery) openBoth() error {
 			WithFix("Make the disk of ledger.dir (%s) readable and start again, or restore a backup: gradegate backup restore", r.ledger.dir)
 	}
 	return nil
+}
+
+// readBook reads as little of the ledger as will do: from the record of the
+// head's own batch, which is the end unless something happened; else from the
+// base; else all of it. On PostgreSQL the head's places may be another node's.
+func (r *recovery) readBook() {
+	if r.usable() && r.head.At > 0 {
+		b, err := readBook(r.ledger.dir, r.cfg.Keys, uint64(r.head.At))
+		if err == nil && b.find(&r.head) >= 0 && b.forged == nil && b.damage == nil && b.otherKey == "" {
+			r.book = b
+			return
+		}
+	}
+	if r.usable() && r.head.Base > 0 && r.db.file != nil {
+		if b, err := readBook(r.ledger.dir, r.cfg.Keys, uint64(r.head.Base)); err == nil && b.whole {
+			r.book = b
+			return
+		}
+	}
+	b, err := readBook(r.ledger.dir, r.cfg.Keys, 0)
+	if err != nil {
+		r.ledger.fail(err)
+		b = &book{empty: true}
+	}
+	r.book = b
 }
 
 func (r *recovery) usable() bool { return r.wrong == nil && !r.absent }
@@ -175,8 +186,7 @@ func (r *recovery) prove() error {
 		r.wrong = fmt.Errorf("the head row: %w", errForged)
 		return nil
 	}
-	n, digest, err := r.sumUp()
-	r.report.Tokens = n
+	digest, err := r.sumUp()
 	switch {
 	case err != nil && !corrupt(err) && !errors.Is(err, errForged):
 		return r.db.trouble(err)
@@ -188,26 +198,26 @@ func (r *recovery) prove() error {
 	return nil
 }
 
-// sumUp proves every row and sums the digest.
-func (r *recovery) sumUp() (tokens int, digest sum, err error) {
+// sumUp proves every row and sums the digest. Followers are told of what is
+// proven on the way: a row that carries our MAC is real, and if it is old, the
+// newer one will be told after it.
+func (r *recovery) sumUp() (digest sum, err error) {
 	for _, t := range ledgerTables {
-		err = each(r.ctx, r.db.read, t.selectAll, t, func(s stored) error {
-			if err := s.verify(r.cfg.Keys); err != nil {
-				return fmt.Errorf("%s %s: %w", t.name, printable(s.row), err)
-			}
-			if t.counted {
-				digest = digest.plus(term(r.cfg.Keys, t, s.image))
-			}
-			if t == tokensTable {
-				tokens++
+		part, n, err := proveTable(r.ctx, r.db.read, t, r.cfg.Keys, func(rows []row) error {
+			if r.cfg.Follow != nil && t != repliesTable {
+				r.cfg.Follow(changeOf(rows, r.head.Revision))
 			}
 			return nil
 		})
 		if err != nil {
-			return tokens, digest, err
+			return digest, err
+		}
+		digest = digest.plus(part)
+		if t == tokensTable {
+			r.report.Tokens = n
 		}
 	}
-	return tokens, digest, nil
+	return digest, nil
 }
 
 // printable names a row in messages; the key of a reply is no text.

@@ -186,14 +186,19 @@ func (r *recovery) settle(s *state, newest mark) error {
 		return r.lost("The ledger's records do not add up to the state that its last record names.")
 	}
 	r.wrong, r.absent = nil, false
+	base := r.head.Base // where we started from the database, its base stands
+	if r.book.whole {
+		base = int64(r.book.start)
+	}
 	r.head = head{
 		Seq: newest.seq, Revision: newest.revision, Batch: newest.batch, Digest: newest.after, Chain: newest.chain,
-		Mark: max(r.head.Mark, r.book.mark), Base: int64(r.book.start),
+		Mark: max(r.head.Mark, r.book.mark), Base: base, At: int64(newest.at),
 	}
 	if err := s.write(r.ctx, r.db, r.cfg.Keys, &r.head, ""); err != nil {
 		return err
 	}
 	r.report.Tokens = len(s.rows[tokensTable.name])
+	r.announce(s)
 	return r.resume(len(r.book.marks) - 1)
 }
 
@@ -259,12 +264,24 @@ func (r *recovery) unprove() error {
 	r.head.Seq = max(r.head.Seq, r.last) + 1
 	r.head.Revision++
 	r.head.Batch, r.head.Digest, r.head.Base = newBatchID(), s.digest(r.cfg.Keys), 0
+	r.head.At = 0
 	r.head.Mark = max(r.head.Mark, clock.Micros(r.cfg.Clock.Now()))
 	r.last, r.stale, r.wrong = r.head.Seq, true, nil
 	r.report.Outcome = "unproven"
 	r.report.Tokens = len(s.rows[tokensTable.name])
 	r.report.note("The root key was lost, so that nothing stored under it can be proven (read from %s). %d tokens are unproven and refuse requests until their owners enrol again; revocations stay.", from, n)
+	r.announce(s)
 	return s.write(r.ctx, r.db, r.cfg.Keys, &r.head, "")
+}
+
+// announce tells the follower what the database holds now.
+func (r *recovery) announce(s *state) {
+	if r.cfg.Follow == nil {
+		return
+	}
+	for _, t := range []*table{principalsTable, tokensTable} {
+		r.cfg.Follow(changeOf(s.sorted(t), r.head.Revision))
+	}
 }
 
 // unprovenState takes what is there, from both sources, and of the ledger only

@@ -32,6 +32,11 @@ type TokensConfig struct {
 	KeyLost bool
 	// Clock gives the time; its mark is raised to the one that was stored.
 	Clock *clock.Clock
+	// Follow, if set, is the first follower (see Tokens.Follow): it is told of
+	// everything that is stored while it is opened, so that a separate Load,
+	// which reads all of it once more, is not needed. It may be told of an older
+	// version before the one that counts.
+	Follow func(authn.Change)
 	// Memory, if set, answers reads while the database is dead.
 	Memory Memory
 	// Fresh, if set, is called whenever everything that other nodes committed
@@ -90,6 +95,9 @@ func openTokens(ctx context.Context, cfg TokensConfig, test *probe) (*Tokens, er
 	t := &Tokens{
 		cfg: cfg, queue: make(chan *request), stop: make(chan struct{}), stopped: make(chan struct{}),
 		wake: make(chan struct{}, 1),
+	}
+	if cfg.Follow != nil {
+		t.follow = append(t.follow, cfg.Follow)
 	}
 	w, err := newWriter(ctx, t, test)
 	if err != nil {

@@ -338,7 +338,7 @@ func (w *writer) begin(db *database) (*batch, error) {
 	b.head.Revision = max(h.Revision, w.head.Revision)
 	b.head.Batch = b.id
 	b.head.Mark = max(h.Mark, b.now.UnixMicro())
-	b.head.Base = w.head.Base
+	b.head.Base, b.head.At = w.head.Base, w.head.At
 	return b, nil
 }
 
@@ -358,7 +358,7 @@ func (w *writer) writeLedger(b *batch) error {
 	if err != nil {
 		return err
 	}
-	b.head.Chain = pos.Chain
+	b.head.Chain, b.head.At = pos.Chain, int64(pos.Next)-1
 	if err := w.at(afterLedger); err != nil {
 		w.ledger.fail(err)
 		return err

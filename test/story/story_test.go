@@ -45,8 +45,8 @@ type world struct {
 	dir, url string
 	code     string // the first administrator's invite
 	cmd      *exec.Cmd
-	stderr   bytes.Buffer
-	stdout   *lockedBuffer
+
+	stdout, errs *lockedBuffer
 }
 
 func start(t *testing.T) *world {
@@ -66,9 +66,9 @@ var (
 func (w *world) run(listen string) {
 	w.t.Helper()
 	w.stdout = &lockedBuffer{}
-	errs := &lockedBuffer{}
+	w.errs = &lockedBuffer{}
 	w.cmd = exec.Command(binary, "serve", "--data", filepath.Join(w.dir, "data"), "--ledger", filepath.Join(w.dir, "ledger"), "--listen", listen)
-	w.cmd.Stdout, w.cmd.Stderr = w.stdout, errs
+	w.cmd.Stdout, w.cmd.Stderr = w.stdout, w.errs
 	if err := w.cmd.Start(); err != nil {
 		w.t.Fatal(err)
 	}
@@ -79,13 +79,15 @@ func (w *world) run(listen string) {
 		}
 		w.url = m[1]
 		if w.code == "" {
-			if m := inviteRE.FindStringSubmatch(errs.String()); m != nil {
+			if m := inviteRE.FindStringSubmatch(w.errs.String()); m != nil {
 				w.code = m[1]
 			}
 		}
 		return w.code != ""
-	}, errs)
+	}, w.errs)
 }
+
+func (w *world) stderrText() string { return w.errs.String() }
 
 // end ends the server and waits for it.
 func (w *world) end(sig syscall.Signal) {
