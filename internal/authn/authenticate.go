@@ -188,7 +188,8 @@ func (t *Table) stillActive(s *policy.Subject, o *owner) error {
 func (t *Table) Drain(id principal.ID) {
 	o := t.owner(id)
 	o.gate.Lock()
-	o.gate.Unlock() //nolint:staticcheck // an empty critical section is the point: it waits
+	//lint:ignore SA2001 an empty critical section is the point: it waits
+	o.gate.Unlock()
 }
 
 // JobWish is what is to happen to a job of this owner that was submitted with

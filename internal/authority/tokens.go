@@ -72,9 +72,22 @@ func (a *Authority) createOnce(ctx context.Context, s *policy.Subject, c Create,
 	e.Target, e.Owner = string(t.ID), string(t.Owner)
 	e.Detail = map[string]string{"kind": t.Kind.String(), "name": t.Name, "scopes": strings.Join(t.Scopes, " ")}
 	if _, err := a.store.Commit(ctx, d, append(events, e)...); err != nil {
-		return Issued{}, explainLimit(err, own)
+		return Issued{}, a.explainLimit(err, s, own, now)
 	}
 	return made, nil
+}
+
+// counts reports whether a token is one of the personal tokens that its owner
+// has: not over, not dead by an epoch, and not followed by a successor.
+func (a *Authority) counts(t *token.Token, owner *principal.Principal, now time.Time) bool {
+	if t.Kind != token.Personal || t.Successor != "" {
+		return false
+	}
+	switch t.State(principal.Active, owner.Epochs, a.table.LastUse(t.ID).At, now) {
+	case token.StateActive, token.StateSuspended, token.StateQuarantined, token.StateUnproven:
+		return true
+	}
+	return false
 }
 
 // draft is the record of a new personal token, under the rules.
@@ -84,7 +97,7 @@ func (a *Authority) draft(s *policy.Subject, c Create, secret token.Secret, own 
 		return token.Token{}, err
 	}
 	for _, t := range own {
-		if t.Name == name && t.Kind == token.Personal && t.Standing != token.Revoked && t.Successor == "" {
+		if t.Name == name && a.counts(&t, &s.Principal, now) {
 			return token.Token{}, fault.New(fault.Conflict, "name_taken", "You already have a token of that name.").
 				WithFix("Rotate it (gradegate token rotate %s) or choose another name.", name)
 		}
@@ -155,14 +168,14 @@ func tokenName(s string) (string, error) {
 }
 
 // explainLimit adds the choices to a refusal for too many personal tokens.
-func explainLimit(err error, own []token.Token) error {
+func (a *Authority) explainLimit(err error, s *policy.Subject, own []token.Token, now time.Time) error {
 	f := fault.Of(err)
 	if f.Code != "token_limit" {
 		return err
 	}
 	var have []string
 	for _, t := range own {
-		if t.Kind == token.Personal && t.Standing != token.Revoked && t.Successor == "" {
+		if a.counts(&t, &s.Principal, now) {
 			have = append(have, t.Name)
 		}
 	}

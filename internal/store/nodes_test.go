@@ -4,11 +4,16 @@ import (
 	"fmt"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"gradegate/internal/audit"
 	"gradegate/internal/authn"
+	"gradegate/internal/clock"
+	"gradegate/internal/fault"
+	"gradegate/internal/grading"
 	"gradegate/internal/principal"
 	"gradegate/internal/store/storetest"
 	"gradegate/internal/token"
@@ -154,28 +159,104 @@ func mustSuspend(t *testing.T, k token.Token) token.Token {
 // TestEpochsJoin: recovery joins principals as it joins tokens.
 func TestEpochsJoin(t *testing.T) {
 	t.Parallel()
-	eachEngine(t, func(t *testing.T, r *rig) {
-		r.open()
-		ann, _ := r.ann(1)
-		gone, _ := ann.Offboard(true, storetest.T0)
-		r.hook = func(p point) error {
-			if p == beforeCommit {
-				return errKilled
+	for action, change := range map[audit.Action]func(principal.Principal) principal.Principal{
+		audit.UserOffboard: func(p principal.Principal) principal.Principal {
+			gone, _ := p.Offboard(true, storetest.T0)
+			return gone
+		},
+		audit.UserRevokeAll: func(p principal.Principal) principal.Principal { return p.RevokeAll(storetest.T0) },
+	} {
+		t.Run(string(action), func(t *testing.T) {
+			eachEngine(t, func(t *testing.T, r *rig) {
+				r.open()
+				ann, _ := r.ann(1)
+				want := change(ann)
+				r.hook = func(p point) error {
+					if p == beforeCommit {
+						return errKilled
+					}
+					return nil
+				}
+				d := storetest.Add(nil)
+				d.Principals = append(d.Principals, principalChange(ann, want))
+				if err := r.commit(d, action); err == nil {
+					t.Fatal("a killed process answered")
+				}
+				abandon(r.s)
+				r.hook = nil
+				wantOutcome(t, r.open(), "reapplied")
+				p, err := r.s.Principal(t.Context(), ann.ID)
+				if err != nil || p.Status != want.Status || p.Epochs != want.Epochs || p.CancelJobs != want.CancelJobs {
+					t.Errorf("%+v, %v", p, err)
+				}
+			})
+		})
+	}
+}
+
+// TestQuotaAcrossNodes: the quota holds although the nodes know nothing of one
+// another.
+func TestQuotaAcrossNodes(t *testing.T) {
+	t.Parallel()
+	url := storetest.PostgresURL(t)
+	var nodes []*Jobs
+	for range 2 {
+		j, err := OpenJobs(t.Context(), JobsConfig{Dir: t.TempDir(), URL: url, Now: clock.NewFake(storetest.T0).Now})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = j.Close() })
+		nodes = append(nodes, j)
+	}
+	var admitted atomic.Int64
+	var wg sync.WaitGroup
+	for i := range 60 {
+		wg.Go(func() {
+			x, sub := storetest.Job(principal.ID(fmt.Sprint("usr_", i%10)), "mnist")
+			q := grading.Reservation{Since: storetest.T0, PerDay: 3}
+			err := nodes[i/10%2].InsertJob(t.Context(), x, sub, q, nil, storetest.Event(audit.JobSubmit, "x"))
+			if err == nil {
+				admitted.Add(1)
+				return
 			}
-			return nil
+			storetest.WantCode(t, err, fault.Limited, "quota_submissions")
+		})
+	}
+	wg.Wait()
+	if n := admitted.Load(); n != 30 {
+		t.Errorf("%d admitted, want 30", n)
+	}
+}
+
+// TestAnswerWaitsForFollowers: nobody hears of a revocation while a follower
+// may still allow the token.
+func TestAnswerWaitsForFollowers(t *testing.T) {
+	r := newRig(t)
+	synctest.Test(t, func(t *testing.T) {
+		r.t = t
+		r.open()
+		_, ks := r.ann(1)
+		entered, leave := make(chan struct{}), make(chan struct{})
+		r.s.Follow(func(authn.Change) {
+			close(entered)
+			<-leave
+		})
+		var answered atomic.Bool
+		go func() {
+			r.must(r.revoke(ks[0]))
+			answered.Store(true)
+		}()
+		<-entered
+		synctest.Wait()
+		if answered.Load() {
+			t.Error("the answer came before the followers had applied it")
 		}
-		d := storetest.Add(nil)
-		d.Principals = append(d.Principals, principalChange(ann, gone))
-		if err := r.commit(d, audit.UserOffboard); err == nil {
-			t.Fatal("a killed process answered")
+		close(leave)
+		synctest.Wait()
+		if !answered.Load() {
+			t.Error("no answer")
 		}
-		abandon(r.s)
-		r.hook = nil
-		wantOutcome(t, r.open(), "reapplied")
-		p, err := r.s.Principal(t.Context(), ann.ID)
-		if err != nil || p.Status != principal.Deprovisioned || p.Epochs.Person != ann.Epochs.Person+1 || !p.CancelJobs {
-			t.Errorf("%+v, %v", p, err)
-		}
+		r.close()
 	})
 }
 

@@ -14,12 +14,14 @@ import (
 // checks look at all of it.
 const sample = 60
 
-// patient asks again when the server says that it was asked too often.
+// patient asks again when the server says that this token asked too often. A
+// spent budget of failures is another thing: it is a refusal, which no active
+// token ever meets.
 func (s *server) patient(ask func() error) error {
 	for {
 		err := ask()
 		var e *api.Error
-		if !errors.As(err, &e) || e.Status != 429 {
+		if !errors.As(err, &e) || e.Code != "rate_limited" {
 			return err
 		}
 		if err := s.client("").Wait(context.Background(), e.RetryAfter); err != nil {
