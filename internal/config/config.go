@@ -72,6 +72,12 @@ type Config struct {
 		Lifetime    Duration `yaml:"lifetime" doc:"Lifetime of a personal token unless another is asked for."`
 		MaxLifetime Duration `yaml:"max_lifetime" doc:"The most that a token and its successors can live."`
 	} `yaml:"policy"`
+	Limits struct {
+		Reads   int `yaml:"reads" doc:"Reading requests a minute with one token; a user has three times that."`
+		Changes int `yaml:"changes" doc:"Changing requests a minute with one token."`
+		Submits int `yaml:"submits" doc:"Submitted jobs a minute with one token."`
+		Cancels int `yaml:"cancels" doc:"Cancelled jobs a minute with one token."`
+	} `yaml:"limits"`
 }
 
 // Default is the configuration of a server that nobody configured.
@@ -80,6 +86,7 @@ func Default() Config {
 	c.Data, c.Listen, c.ProxyHeader = "gradegate-data", "127.0.0.1:8080", "X-Forwarded-For"
 	c.Audit.Sync, c.Executor.Kind = "normal", "local"
 	c.Policy.MaxPerUser, c.Policy.Lifetime, c.Policy.MaxLifetime = 1, Duration(90*24*time.Hour), Duration(365*24*time.Hour)
+	c.Limits.Reads, c.Limits.Changes, c.Limits.Submits, c.Limits.Cancels = 1200, 600, 120, 600
 	return c
 }
 
@@ -303,6 +310,8 @@ func (c Config) Check() error {
 		return bad("tls needs both cert and key.", "tls: {cert: FILE, key: FILE}")
 	case c.Executor.Local.Slots < 0:
 		return bad("executor.local.slots is negative.", "executor: {local: {slots: 0}} means one for each processor")
+	case min(c.Limits.Reads, c.Limits.Changes, c.Limits.Submits, c.Limits.Cancels) < 1:
+		return bad("a limit is below 1.", "limits: {reads: 1200}")
 	case c.Policy.MaxPerUser < 1:
 		return bad("policy.max_per_user is below 1.", "policy: {max_per_user: 1}")
 	case c.Policy.MaxLifetime < c.Policy.Lifetime || c.Policy.Lifetime < Duration(15*time.Minute):

@@ -20,11 +20,27 @@ func (s *Server) openAPI(context.Context) error {
 	s.api, err = httpapi.New(httpapi.Deps{
 		Table: s.table, Authority: s.authority, Grading: s.grading, Recorder: s.trail, Now: s.clock.Now, Logger: s.log,
 		TrustedProxies: proxies, ProxyHeader: s.cfg.ProxyHeader, PublicURL: s.cfg.PublicURL, Version: Version,
+		Limits:        s.limits(),
 		SeparateAdmin: s.cfg.AdminListen != "", Health: s.health,
 		Name:     func(_ context.Context, id principal.ID) string { return s.table.NameOf(id) },
 		TrailKey: s.trail.VerifierKey(), Search: s.search, Checkpoint: s.trail.Latest,
 	})
 	return err
+}
+
+// limitKeys bounds how many tokens and users the limits remember at a time.
+const limitKeys = 1 << 17
+
+// limits are the rates that are configured; bursts are a sixth of a minute's worth.
+func (s *Server) limits() *httpapi.Limits {
+	r, l := httpapi.DefaultRates(), s.cfg.Limits
+	for class, n := range map[httpapi.Class]int{
+		httpapi.Reading: l.Reads, httpapi.Changing: l.Changes, httpapi.Submitting: l.Submits, httpapi.Canceling: l.Cancels,
+	} {
+		r[class].Events = n
+		r[class].Burst = max(r[class].Burst, n/6)
+	}
+	return httpapi.NewLimits(r, limitKeys)
 }
 
 func (s *Server) search(ctx context.Context, q httpapi.AuditQuery) ([]api.AuditEvent, error) {

@@ -404,6 +404,12 @@ func TestWrongKey(t *testing.T) {
 		right := r.cfg.Keys
 		r.cfg.Keys = keys.New([32]byte{2})
 		storetest.WantCode(t, r.try(), fault.Invalid, "key_wrong")
+		if !isPostgres(r.cfg.URL) { // the ledger alone says it as well
+			url := r.cfg.URL
+			r.cfg.URL = filepath.Join(t.TempDir(), "none.db")
+			storetest.WantCode(t, r.try(), fault.Invalid, "key_wrong")
+			r.cfg.URL = url
+		}
 		r.cfg.Keys = right
 		wantOutcome(t, r.open(), "clean")
 		r.same(rows)

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
 	"sync"
@@ -194,6 +195,39 @@ func TestEpochsJoin(t *testing.T) {
 	}
 }
 
+// TestMixedDecisionsLoosen: what gives something along with what it takes is
+// no tightening, whatever its event is called, and waits for the ledger.
+func TestMixedDecisionsLoosen(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.open()
+	ann, ks := r.ann(1)
+	r.hook = func(p point) error {
+		if p == beforeLedger {
+			return errKilledDisk
+		}
+		return nil
+	}
+	cut := ann.RevokeAll(storetest.T0)
+	keep := storetest.Change(ks[0], ks[0].Restamp(cut.Epochs))
+	keep.Principals = append(keep.Principals, principalChange(ann, cut))
+	storetest.WantCode(t, r.commit(keep, audit.UserRevokeAll), fault.Unavailable, "ledger_unavailable")
+	raised := ann
+	raised.Version, raised.Role = 2, principal.Admin
+	d := storetest.Add(nil)
+	d.Principals = append(d.Principals, principalChange(ann, raised))
+	storetest.WantCode(t, r.commit(d, audit.UserSuspend), fault.Unavailable, "ledger_unavailable")
+	d = storetest.Add(nil, storetest.Token(ann, "new"))
+	storetest.WantCode(t, r.commit(d, audit.TokenRevoke), fault.Unavailable, "ledger_unavailable")
+	d = storetest.Add(nil)
+	d.Principals = append(d.Principals, principalChange(ann, cut))
+	r.must(r.commit(d, audit.UserRevokeAll))
+	r.must(r.revoke(ks[0]))
+}
+
+// errKilledDisk is a ledger's disk that is gone.
+var errKilledDisk = errors.New("no such disk")
+
 // TestQuotaAcrossNodes: the quota holds although the nodes know nothing of one
 // another.
 func TestQuotaAcrossNodes(t *testing.T) {
@@ -210,11 +244,11 @@ func TestQuotaAcrossNodes(t *testing.T) {
 	}
 	var admitted atomic.Int64
 	var wg sync.WaitGroup
-	for i := range 60 {
+	for i := range 120 {
 		wg.Go(func() {
-			x, sub := storetest.Job(principal.ID(fmt.Sprint("usr_", i%10)), "mnist")
-			q := grading.Reservation{Since: storetest.T0, PerDay: 3}
-			err := nodes[i/10%2].InsertJob(t.Context(), x, sub, q, nil, storetest.Event(audit.JobSubmit, "x"))
+			x, sub := storetest.Job(principal.ID(fmt.Sprint("usr_", i/2%2)), "mnist")
+			q := grading.Reservation{Since: storetest.T0, PerDay: 15}
+			err := nodes[i%2].InsertJob(t.Context(), x, sub, q, nil, storetest.Event(audit.JobSubmit, "x"))
 			if err == nil {
 				admitted.Add(1)
 				return
