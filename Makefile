@@ -33,8 +33,8 @@ fuzz: ## every fuzz target for FUZZTIME each
 	@sh scripts/fuzz.sh $(FUZZTIME)
 
 bench: ## the figures of docs/performance.md, as ratios within one run
-	$(GO) test -run '^$$' -bench . -benchmem ./internal/token ./internal/authn ./internal/journal ./internal/trail
-	$(GO) test -run '^$$' -bench 'Pairs' -benchtime 1x ./internal/server
+	$(GO) test -run '^$$' -bench . -benchtime 300ms -benchmem ./internal/token ./internal/authn ./internal/journal ./internal/trail
+	$(GO) test -run "^$$" -bench Pairs -benchtime 1x ./test/bench
 
 build: ## a static binary
 	CGO_ENABLED=0 $(GO) build -trimpath -o gradegate ./cmd/gradegate

@@ -77,6 +77,9 @@ type Config struct {
 		Changes int `yaml:"changes" doc:"Changing requests a minute with one token."`
 		Submits int `yaml:"submits" doc:"Submitted jobs a minute with one token."`
 		Cancels int `yaml:"cancels" doc:"Cancelled jobs a minute with one token."`
+		// A proxy asks about every file of a page, and grading clients poll: this
+		// one only stops what has run away.
+		Verifies int `yaml:"verifies" doc:"Questions of proxies a minute about one token."`
 	} `yaml:"limits"`
 }
 
@@ -86,7 +89,7 @@ func Default() Config {
 	c.Data, c.Listen, c.ProxyHeader = "gradegate-data", "127.0.0.1:8080", "X-Forwarded-For"
 	c.Audit.Sync, c.Executor.Kind = "normal", "local"
 	c.Policy.MaxPerUser, c.Policy.Lifetime, c.Policy.MaxLifetime = 1, Duration(90*24*time.Hour), Duration(365*24*time.Hour)
-	c.Limits.Reads, c.Limits.Changes, c.Limits.Submits, c.Limits.Cancels = 1200, 600, 120, 600
+	c.Limits.Reads, c.Limits.Changes, c.Limits.Submits, c.Limits.Cancels, c.Limits.Verifies = 1200, 600, 120, 600, 6_000_000
 	return c
 }
 
@@ -310,7 +313,7 @@ func (c Config) Check() error {
 		return bad("tls needs both cert and key.", "tls: {cert: FILE, key: FILE}")
 	case c.Executor.Local.Slots < 0:
 		return bad("executor.local.slots is negative.", "executor: {local: {slots: 0}} means one for each processor")
-	case min(c.Limits.Reads, c.Limits.Changes, c.Limits.Submits, c.Limits.Cancels) < 1:
+	case min(c.Limits.Reads, c.Limits.Changes, c.Limits.Submits, c.Limits.Cancels, c.Limits.Verifies) < 1:
 		return bad("a limit is below 1.", "limits: {reads: 1200}")
 	case c.Policy.MaxPerUser < 1:
 		return bad("policy.max_per_user is below 1.", "policy: {max_per_user: 1}")

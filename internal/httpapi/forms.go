@@ -57,11 +57,15 @@ type patient struct {
 	control *http.ResponseController
 	start   time.Time
 	n       int64
+	end     time.Time // when set, no read lasts longer
 }
 
 func (p *patient) Read(b []byte) (int, error) {
-	allowed := formTime + time.Duration(p.n/formRate)*time.Second
-	_ = p.control.SetReadDeadline(p.start.Add(allowed)) // not every test writer has one
+	deadline := p.start.Add(formTime + time.Duration(p.n/formRate)*time.Second)
+	if !p.end.IsZero() {
+		deadline = p.end
+	}
+	_ = p.control.SetReadDeadline(deadline) // not every test writer has one
 	n, err := p.body.Read(b)
 	p.n += int64(n)
 	if err != nil {
@@ -74,10 +78,7 @@ func (p *patient) Close() error { return p.body.Close() }
 
 // How much of a refused upload is taken in and thrown away. A client that is
 // still sending when its connection is reset never gets to read why.
-const (
-	lingerTime  = 5 * time.Second
-	lingerBytes = 64 << 20
-)
+const lingerBytes = 64 << 20
 
 // linger sends a refusal on its way and hears the sender out for a while.
 func (c *call) linger() {
@@ -85,8 +86,9 @@ func (c *call) linger() {
 		return
 	}
 	_ = http.NewResponseController(c.ResponseWriter).Flush() // not every test writer can
-	start, buffer := time.Now(), make([]byte, 32<<10)
-	for n := 0; n < lingerBytes && time.Since(start) < lingerTime; {
+	c.upload.end = time.Now().Add(c.api.bodyTime)
+	buffer := make([]byte, 32<<10)
+	for n := 0; n < lingerBytes; {
 		k, err := c.upload.Read(buffer)
 		if n += k; err != nil {
 			return

@@ -35,7 +35,7 @@ const limitKeys = 1 << 17
 func (s *Server) limits() *httpapi.Limits {
 	r, l := httpapi.DefaultRates(), s.cfg.Limits
 	for class, n := range map[httpapi.Class]int{
-		httpapi.Reading: l.Reads, httpapi.Changing: l.Changes, httpapi.Submitting: l.Submits, httpapi.Canceling: l.Cancels,
+		httpapi.Reading: l.Reads, httpapi.Changing: l.Changes, httpapi.Submitting: l.Submits, httpapi.Canceling: l.Cancels, httpapi.Verifying: l.Verifies,
 	} {
 		r[class].Events = n
 		r[class].Burst = max(r[class].Burst, n/6)

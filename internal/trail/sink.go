@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"gradegate/internal/audit"
@@ -23,12 +24,31 @@ type sink struct {
 	log     *slog.Logger
 	newID   func() string
 
+	// soon is done between one and two deadlines from now; it is renewed each
+	// second, so that a line needs no timer of its own.
+	soon atomic.Pointer[deadline]
+
 	mu     sync.Mutex
 	down   bool
 	err    error
 	pause  time.Duration
 	retry  time.Time
 	missed map[string]int64 // lines by stream that others have and this one has not
+}
+
+// deadline is a context that many lines share.
+type deadline struct {
+	context.Context
+	cancel context.CancelFunc
+}
+
+// renew makes the shared deadline one that ends later.
+func (s *sink) renew(d time.Duration) {
+	ctx, cancel := context.WithTimeout(context.Background(), d+time.Second)
+	if old := s.soon.Swap(&deadline{ctx, cancel}); old != nil {
+		// Whoever waits on the old one still has its time.
+		time.AfterFunc(d+time.Second, old.cancel)
+	}
 }
 
 // How long a failed sink is left out: doubling from the first to the second.
@@ -39,6 +59,7 @@ const (
 
 func openSink(dir string, o Config) (*sink, []journal.Recovery, error) {
 	s := &sink{dir: dir, streams: map[string]*stream{}, now: o.Now, log: o.Log, newID: o.NewID, missed: map[string]int64{}}
+	s.renew(o.SinkDeadline)
 	var recs []journal.Recovery
 	for _, name := range []string{Use, Act} {
 		st, rec, err := openStream(dir, name, o.Key.ID(), o)
@@ -85,7 +106,7 @@ func (s *sink) writeOne(ctx context.Context, name string, line []byte, durable b
 	if down {
 		return s.write(ctx, name, [][]byte{line}, durable, deadline)
 	}
-	err := s.streams[name].appendWithin(ctx, line, durable, deadline)
+	err := s.streams[name].append(s.soon.Load(), line, durable)
 	if err != nil {
 		s.settle(name, err, 0, 1)
 	}
@@ -151,6 +172,9 @@ func (s *sink) health() error {
 }
 
 func (s *sink) shut(sign *signer) error {
+	if d := s.soon.Load(); d != nil {
+		defer d.cancel()
+	}
 	var errs []error
 	for _, st := range s.streams {
 		errs = append(errs, st.close(sign, s.now()))

@@ -121,13 +121,6 @@ func (s *stream) onBatch(_ uint64, records [][]byte, _ journal.Position) {
 	}
 }
 
-// appendWithin is append with a deadline.
-func (s *stream) appendWithin(ctx context.Context, line []byte, durable bool, deadline time.Duration) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), deadline)
-	defer cancel()
-	return s.append(ctx, line, durable)
-}
-
 func (s *stream) append(ctx context.Context, line []byte, durable bool) error {
 	_, err := s.commit.Append(ctx, line, durable)
 	return err

@@ -177,6 +177,9 @@ func (t *Trail) everySecond() {
 		case <-t.stop:
 			return
 		case <-tick.C:
+			for _, s := range t.sinks {
+				s.renew(t.SinkDeadline)
+			}
 			t.refusals.flush(context.Background(), false)
 			if err := t.Checkpoint(); err != nil {
 				t.Log.Error("trail: no checkpoint", "error", err)
