@@ -243,7 +243,7 @@ func TestNeverEmpty(t *testing.T) {
 	}
 }
 
-// TestLedgerDirMissing: the other disk is not mounted. What tightens goes on.
+// TestLedgerUnwritable: the other disk is not mounted. What tightens goes on.
 func TestLedgerUnwritable(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -455,7 +455,7 @@ func TestKeyLost(t *testing.T) {
 	}
 }
 
-// TestDegradedAuthority: reads come from memory while the database is away.
+// TestReadsWithoutDatabase: reads come from memory while the database is away.
 func TestReadsWithoutDatabase(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)

@@ -366,9 +366,8 @@ func tightenings(dir string, k *keys.Ring, from uint64, only map[int64]bool) (ro
 	return rows, events, err
 }
 
-// salvage copies what has no ledger from a database that was set aside: uses,
-// and events on their way to the trail. What cannot be read is left: the trail
-// has the uses.
+// salvage copies what has no ledger from a database that was set aside: the
+// last uses of tokens. What cannot be read is left: the trail has them.
 func salvage(ctx context.Context, aside string, to *database) {
 	if aside == "" {
 		return

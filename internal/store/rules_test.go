@@ -29,7 +29,7 @@ var reading = map[string]string{
 	"Token": "", "TokensOf": "", "Principal": "", "PrincipalByName": "", "Principals": "", "Reply": "",
 	"Load": "", "Uses": "", "UsesPosition": "", "PendingEvents": "", "Check": "", "Report": "", "State": "", "Wake": "", "Close": "", "Follow": "",
 	"Competition": "", "Competitions": "", "Job": "", "Jobs": "", "LiveJobs": "", "Best": "", "Submission": "", "Usage": "", "JobReply": "",
-	"Handles": "", "FollowHandles": "", "Snapshot": "",
+	"Handles": "", "FollowHandles": "",
 	"RecordUses":    "uses are in the trail, each with its own line",
 	"EventsWritten": "it says that the trail has the events",
 }
@@ -105,8 +105,8 @@ func TestMigrationsAgree(t *testing.T) {
 	}
 }
 
-// TestFilesAreShort keeps the house rule of 500 lines, and that a COMMIT is
-// never given a context that somebody can cancel.
+// TestHouseRules: files stay under 500 lines, and nothing but the lock opens a
+// file for reading, since closing a live database file drops SQLite's locks.
 func TestHouseRules(t *testing.T) {
 	t.Parallel()
 	files, err := filepath.Glob("*.go")
@@ -169,7 +169,8 @@ func TestLock(t *testing.T) {
 	_ = l.Unlock()
 }
 
-// TestSecondOpenRefuses: a path to something else is named as such.
+// TestForeignFile: what is gone or cannot be read is named as such, without
+// repeating a password.
 func TestForeignFile(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
