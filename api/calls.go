@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 )
 
 func get[T any](ctx context.Context, c *Client, path string, query url.Values) (out T, err error) {
@@ -42,6 +43,15 @@ func list[T any](ctx context.Context, c *Client, path string, query url.Values) 
 }
 
 func seg(s string) string { return url.PathEscape(s) }
+
+// segments escapes each part of a path by itself.
+func segments(path string) string {
+	parts := strings.Split(path, "/")
+	for i := range parts {
+		parts[i] = seg(parts[i])
+	}
+	return strings.Join(parts, "/")
+}
 
 // Whoami tells who the client's token belongs to.
 func (c *Client) Whoami(ctx context.Context) (Whoami, error) {
@@ -166,7 +176,7 @@ func (c *Client) Leaderboard(ctx context.Context, name string) (Leaderboard, err
 
 // CompetitionFile opens a public file.
 func (c *Client) CompetitionFile(ctx context.Context, name, file string) (io.ReadCloser, error) {
-	return c.stream(ctx, call{method: http.MethodGet, path: "/v1/competitions/" + seg(name) + "/files/" + seg(file)})
+	return c.stream(ctx, call{method: http.MethodGet, path: "/v1/competitions/" + seg(name) + "/files/" + segments(file)})
 }
 
 // Jobs lists jobs, newest first. The query may hold competition, state, user

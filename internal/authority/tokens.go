@@ -159,9 +159,10 @@ func narrowCompetitions(asked, granted []string) error {
 
 func tokenName(s string) (string, error) {
 	name := strings.TrimSpace(s)
-	if name == "" || len(name) > 63 || !utf8.ValidString(name) || name != audit.Clean(name, 63) || strings.HasPrefix(name, "tok_") || name == "self" {
+	if name == "" || len(name) > 63 || !utf8.ValidString(name) || name != audit.Clean(name, 63) || strings.HasPrefix(name, "tok_") || name == "self" ||
+		strings.ContainsAny(name, `/\\;%`) || name == "." || name == ".." {
 		return "", fault.New(fault.Invalid, "token_name_invalid",
-			"A token's name has 1 to 63 printable characters and is not \"self\" or an id.").
+			"A token's name has 1 to 63 printable characters without / \\ ; and %, and is not \"self\" or an id.").
 			WithFix("Name it after the machine or purpose: --name laptop")
 	}
 	return name, nil

@@ -15,6 +15,8 @@ import (
 	"gradegate/api"
 )
 
+//go:generate go test -run TestOpenAPI -update .
+
 // newHuma makes the part of Huma that is used: decoding, schemas, documents.
 func (a *API) newHuma() huma.API {
 	tameHuma()

@@ -91,7 +91,7 @@ var Scopes = []string{ScopeSubmit, ScopeRead, ScopeCancel, ScopeResults, ScopeTo
 
 // The actions.
 var (
-	WhoAmI         = Action{Name: "whoami"}
+	WhoAmI         = Action{Name: "whoami", Own: true, Quarantined: true}
 	TokenCreate    = Action{Name: "token.create", Scope: ScopeTokens, Own: true}
 	TokenRead      = Action{Name: "token.read", Scope: ScopeTokens, Own: true, Role: principal.Admin, Reads: true}
 	TokenRotate    = Action{Name: "token.rotate", Scope: ScopeTokens, Own: true}

@@ -17,10 +17,11 @@ func (s *Server) openAPI(context.Context) error {
 	if err != nil {
 		return err
 	}
+	m := s.newMetrics()
 	s.api, err = httpapi.New(httpapi.Deps{
 		Table: s.table, Authority: s.authority, Grading: s.grading, Recorder: s.trail, Now: s.clock.Now, Logger: s.log,
 		TrustedProxies: proxies, ProxyHeader: s.cfg.ProxyHeader, PublicURL: s.cfg.PublicURL, Version: Version,
-		Limits:        s.limits(),
+		Limits: s.limits(), Metrics: m.handler(), Observe: m.observe,
 		SeparateAdmin: s.cfg.AdminListen != "", Health: s.health,
 		Name:     func(_ context.Context, id principal.ID) string { return s.table.NameOf(id) },
 		TrailKey: s.trail.VerifierKey(), Search: s.search, Checkpoint: s.trail.Latest,

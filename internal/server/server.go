@@ -107,16 +107,9 @@ func (s *Server) openTokens(ctx context.Context) error {
 	s.tokens, err = store.OpenTokens(ctx, store.TokensConfig{
 		Dir: s.cfg.Data, URL: s.cfg.Database.Tokens, Ledger: ledger, Keys: s.keys,
 		KeyLost: s.keyOrigin == keys.Created && hasData(s.cfg.Data, ledger),
-		Clock:   s.clock, Memory: s.table, Fresh: s.table.Fresh, Log: s.log,
+		Clock:   s.clock, Follow: s.table.Apply, Memory: s.table, Fresh: s.table.Fresh, Log: s.log,
 	})
-	if err != nil {
-		return err
-	}
-	s.tokens.Follow(s.table.Apply)
-	return s.tokens.Load(ctx, func(c authn.Change) error {
-		s.table.Apply(c)
-		return nil
-	})
+	return err
 }
 
 // hasData reports whether there was an installation here before: its key is

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"gradegate/api"
+	"gradegate/internal/store/storetest"
 )
 
 func numbers(t *testing.T, list []string) (out []float64) {
@@ -57,8 +58,15 @@ func (w *world) upload(path string) api.Upload {
 
 // R3.2, R3.5, R4.8, R6.6: everything that the demo does, by hand with the
 // command line, and it survives a restart.
-func TestByHand(t *testing.T) {
-	w := start(t)
+func TestByHand(t *testing.T) { byHand(t, start(t)) }
+
+// R4.7: the same on PostgreSQL.
+func TestByHandOnPostgreSQL(t *testing.T) {
+	byHand(t, start(t, "GRADEGATE_DATABASE_TOKENS="+storetest.PostgresURL(t), "GRADEGATE_DATABASE_JOBS="+storetest.PostgresURL(t)))
+}
+
+func byHand(t *testing.T, w *world) {
+	t.Helper()
 	w.must("boss", "login", "--invite", w.code, "--name", "boss-laptop")
 	if me := object[api.Whoami](t, w.must("boss", "whoami", "-o", "json")); me.User.Role != "admin" {
 		t.Fatalf("%+v", me)

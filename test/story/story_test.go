@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"gradegate/api"
+	"gradegate/internal/store/storetest"
 )
 
 // binary is the program, built once for all tests.
@@ -34,24 +35,22 @@ func TestMain(m *testing.M) {
 		fmt.Fprintf(os.Stderr, "building: %v\n%s", err, out)
 		os.Exit(1)
 	}
-	code := m.Run()
-	_ = os.RemoveAll(dir)
-	os.Exit(code)
+	storetest.Main(m)
 }
 
 // world is one server with its folders, and a home for each person.
 type world struct {
-	t        *testing.T
-	dir, url string
-	code     string // the first administrator's invite
-	cmd      *exec.Cmd
-
+	t            *testing.T
+	dir, url     string
+	code         string   // the first administrator's invite
+	env          []string // settings of the server
+	cmd          *exec.Cmd
 	stdout, errs *lockedBuffer
 }
 
-func start(t *testing.T) *world {
+func start(t *testing.T, env ...string) *world {
 	t.Helper()
-	w := &world{t: t, dir: t.TempDir()}
+	w := &world{t: t, dir: t.TempDir(), env: env}
 	w.run("127.0.0.1:0")
 	t.Cleanup(func() { w.end(syscall.SIGTERM) })
 	return w
@@ -68,6 +67,7 @@ func (w *world) run(listen string) {
 	w.stdout = &lockedBuffer{}
 	w.errs = &lockedBuffer{}
 	w.cmd = exec.Command(binary, "serve", "--data", filepath.Join(w.dir, "data"), "--ledger", filepath.Join(w.dir, "ledger"), "--listen", listen)
+	w.cmd.Env = append(os.Environ(), w.env...)
 	w.cmd.Stdout, w.cmd.Stderr = w.stdout, w.errs
 	if err := w.cmd.Start(); err != nil {
 		w.t.Fatal(err)
