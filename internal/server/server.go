@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"time"
 
 	"gradegate/internal/audit"
@@ -51,7 +52,13 @@ type Server struct {
 	grading   *grading.Grading
 	api       *httpapi.API
 	started   time.Time
+	ballast   []byte
 }
+
+// ballastSize is memory that is reserved and never touched: it costs address
+// space only. The collector starts when the heap has doubled, so that without
+// it a heap of a few megabytes would be collected dozens of times a second.
+const ballastSize = 96 << 20
 
 // Run serves until ctx ends. What people should see goes to stdout (at most
 // twelve lines), the log and the one-time invite of the first administrator to
@@ -60,11 +67,12 @@ func Run(ctx context.Context, cfg config.Config, stdout, stderr io.Writer) error
 	if err := cfg.Check(); err != nil {
 		return err
 	}
-	s := &Server{cfg: cfg, log: slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: slog.LevelInfo}))}
+	s := &Server{cfg: cfg, ballast: make([]byte, ballastSize), log: slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: slog.LevelInfo}))}
 	if err := s.open(ctx); err != nil {
 		return errors.Join(err, s.close())
 	}
 	err := s.serve(ctx, stdout, stderr)
+	runtime.KeepAlive(s.ballast)
 	return errors.Join(err, s.close())
 }
 
