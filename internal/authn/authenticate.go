@@ -49,12 +49,12 @@ func refusal(code, detail, fix string) *fault.Error {
 // cannot know. It makes no call outside the process.
 func (t *Table) Authenticate(p token.Presented, addr netip.Addr) (policy.Subject, Ref, error) {
 	now := t.now()
-	if p.Kind == token.JobKind || p.Kind == token.Run {
-		return t.authenticateHandle(p, addr, now)
-	}
 	var s policy.Subject
 	if t.maxStaleness > 0 && now.Sub(clock.Micro(t.fresh.Load())) > t.maxStaleness {
 		return s, Ref{}, ErrStale
+	}
+	if p.Kind == token.JobKind || p.Kind == token.Run {
+		return t.authenticateHandle(p, addr, now)
 	}
 	e, known := t.tokens.get(p.Public)
 	record := &nobody
@@ -89,7 +89,7 @@ func (t *Table) Authenticate(p token.Presented, addr netip.Addr) (policy.Subject
 		return s, Ref{}, ErrAddress
 	}
 	s.Principal = *owner
-	s.Scopes, s.Competitions, s.Addr = record.Scopes, record.Competitions, addr
+	s.Scopes, s.Competitions, s.CIDRs, s.Addr = record.Scopes, record.Competitions, record.CIDRs, addr
 	s.Until, s.By = record.Nearest(last)
 	return s, Ref{entry: e, owner: e.owner}, nil
 }

@@ -29,6 +29,9 @@ type Table interface {
 	LastUse(token.ID) token.Use
 	// Holder finds the token of a secret, whatever its state.
 	Holder(token.Presented) (token.ID, bool)
+	// Admit checks once more that the subject is active, and holds off the
+	// acknowledgement of a revocation until release is called.
+	Admit(*policy.Subject) (release func(), err error)
 	// Drain waits until the admissions that began before have ended.
 	Drain(principal.ID)
 }
@@ -104,6 +107,23 @@ func SortableID(now time.Time) string {
 		out[11+i] = alphabet[b&31]
 	}
 	return string(out[:])
+}
+
+// commit makes a decision on behalf of a subject, if the subject may still act
+// at this moment: a request can take long, and its token can be revoked while
+// its body is on the way. Nothing is decided for it after the acknowledgement.
+func (a *Authority) commit(ctx context.Context, s *policy.Subject, d Decision, events ...audit.Event) (int64, error) {
+	if s.Token == "" || s.Mode != "" {
+		// The local administrator and whoever has no token; and the quarantined,
+		// to whom policy leaves nothing but ending their own.
+		return a.store.Commit(ctx, d, events...)
+	}
+	release, err := a.table.Admit(s)
+	if err != nil {
+		return 0, err
+	}
+	defer release()
+	return a.store.Commit(ctx, d, events...)
 }
 
 // event begins the record of what the subject does.

@@ -30,7 +30,7 @@ func (a *Authority) CreateUser(ctx context.Context, s *policy.Subject, u NewUser
 	if err != nil {
 		return principal.Principal{}, err
 	}
-	_, err = a.store.Commit(ctx, Decision{Principals: []PrincipalChange{{New: p}}}, e)
+	_, err = a.commit(ctx, s, Decision{Principals: []PrincipalChange{{New: p}}}, e)
 	return p, err
 }
 
@@ -128,7 +128,7 @@ func (a *Authority) inviteOnce(ctx context.Context, s *policy.Subject, u NewUser
 	d.Tokens = append(d.Tokens, TokenChange{New: out.Token})
 	e := a.event(s, audit.InviteIssue, now)
 	e.Target, e.Owner = string(out.Token.ID), string(out.Principal.ID)
-	_, err = a.store.Commit(ctx, d, append(events, e)...)
+	_, err = a.commit(ctx, s, d, append(events, e)...)
 	return out, err
 }
 
@@ -206,7 +206,7 @@ func (a *Authority) redeemOnce(ctx context.Context, s *policy.Subject, code toke
 		first.Actor, first.Target, first.Owner = string(p.ID), string(p.ID), string(p.ID)
 		events = append(events, first)
 	}
-	_, err = a.store.Commit(ctx, d, events...)
+	_, err = a.commit(ctx, s, d, events...)
 	return made, err
 }
 
@@ -302,7 +302,7 @@ func (a *Authority) person(ctx context.Context, s *policy.Subject, idOrName stri
 		if action == audit.UserOffboard {
 			e.Detail = map[string]string{"cancel_jobs": strconv.FormatBool(out.CancelJobs)}
 		}
-		if _, err := a.store.Commit(ctx, Decision{Principals: []PrincipalChange{{Old: &p, New: out}}}, e); err != nil {
+		if _, err := a.commit(ctx, s, Decision{Principals: []PrincipalChange{{Old: &p, New: out}}}, e); err != nil {
 			return p, err
 		}
 		a.table.Drain(p.ID)
@@ -337,10 +337,15 @@ func (a *Authority) RevokeAll(ctx context.Context, s *policy.Subject, idOrName s
 			if err != nil {
 				return p, err
 			}
+			// Judged by the very records that the decision replaces: a token that
+			// is dead by now must not stamp itself alive.
+			if state := t.State(p.Status, p.Epochs, a.table.LastUse(t.ID).At, now); state != token.StateActive {
+				return p, fault.New(fault.Unauthenticated, "token_"+string(state), "The token is %s.", state)
+			}
 			d.Tokens = []TokenChange{{Old: &t, New: t.Restamp(out.Epochs)}}
 			e.Detail = map[string]string{"kept": string(t.ID)}
 		}
-		if _, err := a.store.Commit(ctx, d, e); err != nil {
+		if _, err := a.commit(ctx, s, d, e); err != nil {
 			return p, err
 		}
 		a.table.Drain(p.ID)

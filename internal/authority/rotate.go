@@ -38,6 +38,9 @@ func (a *Authority) rotateOnce(ctx context.Context, s *policy.Subject, r Rotate,
 	if err := policy.Decide(s, policy.TokenRotate, policy.Resource{Owner: old.Owner}); err != nil {
 		return Issued{}, masked(err)
 	}
+	if err := covers(s, &old); err != nil {
+		return Issued{}, err
+	}
 	now := a.now()
 	use := a.table.LastUse(old.ID)
 	if err := rotatable(&old, s, use.At, now); err != nil {
@@ -72,7 +75,7 @@ func (a *Authority) rotateOnce(ctx context.Context, s *policy.Subject, r Rotate,
 	if r.Compromised {
 		e.Reason = string(token.Compromised)
 	}
-	if _, err := a.store.Commit(ctx, d, e); err != nil {
+	if _, err := a.commit(ctx, s, d, e); err != nil {
 		return Issued{}, err
 	}
 	if r.Compromised {
@@ -80,6 +83,28 @@ func (a *Authority) rotateOnce(ctx context.Context, s *policy.Subject, r Rotate,
 	}
 	return made, nil
 }
+
+// covers refuses to hand out, by a rotation, a secret that can do more than
+// the token that asks.
+func covers(s *policy.Subject, t *token.Token) error {
+	if t.ID == s.Token {
+		return nil
+	}
+	if _, err := policy.Narrow(t.Scopes, s.Scopes); err != nil {
+		return err
+	}
+	if len(s.Competitions) > 0 && len(t.Competitions) == 0 {
+		return errWider
+	}
+	if err := narrowCompetitions(t.Competitions, s.Competitions); err != nil {
+		return err
+	}
+	_, err := narrowNetworks(t.CIDRs, s.CIDRs, false)
+	return err
+}
+
+var errWider = fault.New(fault.Denied, "token_wider", "That token can do more than the one you use.").
+	WithFix("Use that token itself, or your session: gradegate login")
 
 // rotatable refuses what has ended: a token that is over has nothing to pass on.
 func rotatable(t *token.Token, s *policy.Subject, lastUse, now time.Time) error {
@@ -158,7 +183,7 @@ func (a *Authority) end(ctx context.Context, s *policy.Subject, t token.Token, r
 	if note != "" {
 		e.Detail["note"] = audit.Clean(note, 200)
 	}
-	revision, err := a.store.Commit(ctx, Decision{Tokens: []TokenChange{{Old: &t, New: ended}}}, e)
+	revision, err := a.commit(ctx, s, Decision{Tokens: []TokenChange{{Old: &t, New: ended}}}, e)
 	if err != nil {
 		return Revocation{}, err
 	}
@@ -191,7 +216,7 @@ func (a *Authority) stand(ctx context.Context, s *policy.Subject, idOrName strin
 		}
 		e := a.event(s, action, a.now())
 		e.Target, e.Owner = string(t.ID), string(t.Owner)
-		if _, err = a.store.Commit(ctx, Decision{Tokens: []TokenChange{{Old: &t, New: changed}}}, e); err != nil {
+		if _, err = a.commit(ctx, s, Decision{Tokens: []TokenChange{{Old: &t, New: changed}}}, e); err != nil {
 			return token.Token{}, err
 		}
 		if action == audit.TokenSuspend {

@@ -71,7 +71,7 @@ func (a *Authority) createOnce(ctx context.Context, s *policy.Subject, c Create,
 	e := a.event(s, audit.TokenIssue, now)
 	e.Target, e.Owner = string(t.ID), string(t.Owner)
 	e.Detail = map[string]string{"kind": t.Kind.String(), "name": t.Name, "scopes": strings.Join(t.Scopes, " ")}
-	if _, err := a.store.Commit(ctx, d, append(events, e)...); err != nil {
+	if _, err := a.commit(ctx, s, d, append(events, e)...); err != nil {
 		return Issued{}, a.explainLimit(err, s, own, now)
 	}
 	return made, nil
@@ -110,6 +110,10 @@ func (a *Authority) draft(s *policy.Subject, c Create, secret token.Secret, own 
 	if err := narrowCompetitions(c.Competitions, s.Competitions); err != nil {
 		return token.Token{}, err
 	}
+	networks, err := narrowNetworks(c.CIDRs, s.CIDRs, true)
+	if err != nil {
+		return token.Token{}, err
+	}
 	competitions := c.Competitions
 	if len(competitions) == 0 {
 		competitions = s.Competitions
@@ -118,7 +122,7 @@ func (a *Authority) draft(s *policy.Subject, c Create, secret token.Secret, own 
 	t := token.Token{
 		ID: p.Public.ID(), Version: 1, Kind: p.Kind, Digest: p.Digest, Name: name,
 		Owner: s.Principal.ID, Epochs: s.Principal.Epochs, Scopes: scopes, Competitions: competitions,
-		CIDRs: c.CIDRs, Standing: token.Standard, Family: token.Family(newID("fam_", now)), Generation: 1,
+		CIDRs: networks, Standing: token.Standard, Family: token.Family(newID("fam_", now)), Generation: 1,
 		IssuedAt: now, IssuedBy: s.Actor(), BornAt: now, Note: audit.Clean(c.Note, 200),
 		Renewal: token.Sliding, Lifetime: a.rules.Lifetime, Idle: token.DefaultIdle, Unused: token.DefaultUnused,
 		MaxLifetime: a.rules.MaxLifetime, RotateAfter: token.DefaultRotateAfter,
@@ -156,6 +160,30 @@ func narrowCompetitions(asked, granted []string) error {
 	}
 	return nil
 }
+
+// narrowNetworks gives the networks of a child: those asked for, which must lie
+// within its parent's, or the parent's own if it may inherit them.
+func narrowNetworks(asked, granted []netip.Prefix, inherit bool) ([]netip.Prefix, error) {
+	if len(granted) == 0 {
+		return asked, nil
+	}
+	if len(asked) == 0 && inherit {
+		return granted, nil
+	}
+	for _, p := range asked {
+		inside := slices.ContainsFunc(granted, func(g netip.Prefix) bool { return g.Bits() <= p.Bits() && g.Contains(p.Addr()) })
+		if !inside {
+			return nil, errNetworks
+		}
+	}
+	if len(asked) == 0 {
+		return nil, errNetworks
+	}
+	return asked, nil
+}
+
+var errNetworks = fault.New(fault.Denied, "network_widened", "A token cannot be for more networks than the one that makes it.").
+	WithFix("Ask for networks within those of the token you use: gradegate token show self")
 
 func tokenName(s string) (string, error) {
 	name := strings.TrimSpace(s)

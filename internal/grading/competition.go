@@ -34,7 +34,13 @@ func (g *Grading) Competitions(ctx context.Context, s *policy.Subject) ([]Compet
 	if err := policy.Decide(s, policy.CompetitionGet, policy.Resource{}); err != nil {
 		return nil, err
 	}
-	return g.Store.Competitions(ctx)
+	all, err := g.Store.Competitions(ctx)
+	return slices.DeleteFunc(all, func(c Competition) bool { return outside(s, c.Name) }), err
+}
+
+// outside reports whether the subject's token is limited to other competitions.
+func outside(s *policy.Subject, name string) bool {
+	return len(s.Competitions) > 0 && !slices.Contains(s.Competitions, name)
 }
 
 // Competition gives one of them.
@@ -71,7 +77,7 @@ func (g *Grading) File(ctx context.Context, s *policy.Subject, name, file string
 // files and hidden/labels.csv; nil keeps the files as they are. version, if not
 // zero, must be the one that stands.
 func (g *Grading) Apply(ctx context.Context, s *policy.Subject, c Competition, body io.Reader, version int64) (Competition, error) {
-	if err := policy.Decide(s, policy.CompetitionSet, policy.Resource{}); err != nil {
+	if err := policy.Decide(s, policy.CompetitionSet, policy.Resource{Competition: c.Name}); err != nil {
 		return Competition{}, err
 	}
 	c, err := checked(c)
@@ -102,6 +108,14 @@ func (g *Grading) Apply(ctx context.Context, s *policy.Subject, c Competition, b
 	c.Version, c.CreatedAt, c.ChangedAt = 1, now, now
 	e := g.event(s, audit.CompetitionApply, now)
 	e.Target, e.Detail = c.Name, map[string]string{"files": c.Files}
+	if s.Token != "" {
+		// The upload took its time: the token must still be good now.
+		release, err := g.Gate.Admit(s)
+		if err != nil {
+			return Competition{}, err
+		}
+		defer release()
+	}
 	if !known {
 		return c, g.Store.SetCompetition(ctx, nil, c, e)
 	}
@@ -180,7 +194,7 @@ func higherIsBetter(metric string) bool {
 // takeFiles stores a competition's files under the digest of the upload, the
 // hidden ones apart, and checks the truth by scoring it against itself.
 func (g *Grading) takeFiles(c Competition, body io.Reader) (digest string, public []string, err error) {
-	file, digest, size, err := g.files.keep(body, 4*UploadLimit)
+	file, digest, size, _, err := g.files.keep(body, 4*UploadLimit)
 	if err != nil {
 		return "", nil, err
 	}

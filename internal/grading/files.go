@@ -40,18 +40,27 @@ func (f files) jobDir(id job.ID) string {
 	return filepath.Join(f.dir, "jobs", filepath.Base(string(id)))
 }
 
-func (f files) removeJob(id job.ID) { _ = os.RemoveAll(f.jobDir(id)) }
+// drop removes what a refused submission left: its folder, and its upload if
+// nobody else refers to it. What is refused takes up no room.
+func (f files) drop(id job.ID, digest string, upload bool) {
+	_ = os.RemoveAll(f.jobDir(id))
+	if upload && digest != "" {
+		_ = os.Remove(f.bundle(digest))
+	}
+}
 
 func (f files) competitionDir(name, digest string) string {
 	return filepath.Join(f.dir, "competitions", filepath.Base(name), filepath.Base(digest))
 }
 
+func (f files) bundle(digest string) string { return filepath.Join(f.dir, "bundles", digest) }
+
 // keep stores an upload under the digest of its content, fsynced, and returns
-// an open file on it. More than limit bytes are refused.
-func (f files) keep(body io.Reader, limit int64) (file *os.File, digest string, size int64, err error) {
+// an open file on it, and whether it was not there before. More than limit bytes are refused.
+func (f files) keep(body io.Reader, limit int64) (file *os.File, digest string, size int64, fresh bool, err error) {
 	tmp, err := os.CreateTemp(filepath.Join(f.dir, "bundles"), ".upload-*")
 	if err != nil {
-		return nil, "", 0, noSpace(err)
+		return nil, "", 0, false, noSpace(err)
 	}
 	defer func() {
 		if err != nil {
@@ -63,22 +72,23 @@ func (f files) keep(body io.Reader, limit int64) (file *os.File, digest string, 
 	size, err = io.Copy(io.MultiWriter(tmp, sum), io.LimitReader(body, limit+1))
 	if err != nil {
 		if f := new(fault.Error); errors.As(err, &f) {
-			return nil, "", 0, f
+			return nil, "", 0, false, f
 		}
-		return nil, "", 0, noSpace(err)
+		return nil, "", 0, false, noSpace(err)
 	}
 	if size > limit {
-		return nil, "", 0, fault.New(fault.TooLarge, "bundle_too_large", "The upload is larger than %d MiB.", limit>>20).
+		return nil, "", 0, false, fault.New(fault.TooLarge, "bundle_too_large", "The upload is larger than %d MiB.", limit>>20).
 			WithFix("Leave out data and caches; the competition's own files are there already.")
 	}
 	if err = tmp.Sync(); err != nil {
-		return nil, "", 0, noSpace(err)
+		return nil, "", 0, false, noSpace(err)
 	}
 	digest = hex.EncodeToString(sum.Sum(nil))
-	if err = os.Rename(tmp.Name(), filepath.Join(f.dir, "bundles", digest)); err != nil {
-		return nil, "", 0, noSpace(err)
+	_, known := os.Lstat(f.bundle(digest))
+	if err = os.Rename(tmp.Name(), f.bundle(digest)); err != nil {
+		return nil, "", 0, false, noSpace(err)
 	}
-	return tmp, digest, size, nil
+	return tmp, digest, size, known != nil, nil
 }
 
 func noSpace(err error) error {

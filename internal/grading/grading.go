@@ -136,14 +136,16 @@ func (g *Grading) Submit(ctx context.Context, s *policy.Subject, u Upload, idem 
 	}
 	now := g.Now()
 	id := job.ID(g.NewID("job_"))
-	sub, err := g.receive(ctx, c, id, u, now)
-	if err != nil {
-		g.files.removeJob(id)
-		return Submitted{}, err
+	sub, fresh, err := g.receive(c, id, u, now)
+	var made Submitted
+	if err == nil {
+		made, err = g.admit(ctx, s, c, sub, id, u, idem, now)
 	}
-	made, err := g.admit(ctx, s, c, sub, id, u, idem, now)
-	if err != nil || made.Replayed {
-		g.files.removeJob(id)
+	// After trouble of ours nobody knows whether the job was admitted: then
+	// what it needs stays.
+	refused := err != nil && fault.KindOf(err) != fault.Unavailable && fault.KindOf(err) != fault.Internal
+	if refused || made.Replayed {
+		g.files.drop(id, sub.Digest, fresh && refused)
 	}
 	if err == nil {
 		g.Nudge()

@@ -74,6 +74,9 @@ func (g *Grading) Jobs(ctx context.Context, s *policy.Subject, f Filter) ([]Deta
 	}
 	out := make([]Detail, 0, len(list))
 	for _, j := range list {
+		if outside(s, j.Competition) {
+			continue
+		}
 		sub, err := g.Store.Submission(ctx, j.Submission)
 		if err != nil {
 			return nil, err

@@ -1,7 +1,6 @@
 package grading
 
 import (
-	"context"
 	"os"
 	"path/filepath"
 	"slices"
@@ -27,37 +26,38 @@ const UploadLimit = 256 << 20
 // into the job's folder, and its kind and entry point are found. A file of
 // predictions is checked against the hidden rows at once, so that a mistake in
 // it is told now and costs no quota.
-func (g *Grading) receive(ctx context.Context, c Competition, id job.ID, u Upload, now time.Time) (Submission, error) {
-	file, digest, size, err := g.files.keep(u.Body, UploadLimit)
+//
+// fresh reports that the upload was not there before, also on failure: then
+// nobody else refers to it.
+func (g *Grading) receive(c Competition, id job.ID, u Upload, now time.Time) (sub Submission, fresh bool, err error) {
+	file, digest, size, fresh, err := g.files.keep(u.Body, UploadLimit)
 	if err != nil {
-		return Submission{}, err
+		return sub, false, err
 	}
 	defer func() { _ = file.Close() }()
+	sub = Submission{ID: g.NewID("sub_"), Competition: c.Name, Digest: digest, Size: size, Name: fileName(u.Name), CreatedAt: now}
 	work, err := g.files.makeJob(id)
 	if err != nil {
-		return Submission{}, err
+		return sub, fresh, err
 	}
 	defer func() { _ = work.Close() }()
-	name := fileName(u.Name)
-	manifest, err := bundle.Unpack(work, name, file, size, bundle.DefaultLimits)
+	manifest, err := bundle.Unpack(work, sub.Name, file, size, bundle.DefaultLimits)
 	if err != nil {
-		return Submission{}, err
+		return sub, fresh, err
 	}
-	sub := Submission{
-		ID: g.NewID("sub_"), Competition: c.Name, Digest: digest, Size: size, Name: name,
-		Kind: kindOf(manifest), CreatedAt: now,
-	}
-	if !slices.Contains(c.Accept, sub.Kind) {
-		return Submission{}, fault.New(fault.Invalid, "kind_not_accepted", "The competition %s takes %s, and this is %s.",
+	sub.Kind = kindOf(manifest)
+	switch {
+	case !slices.Contains(c.Accept, sub.Kind):
+		err = fault.New(fault.Invalid, "kind_not_accepted", "The competition %s takes %s, and this is %s.",
 			c.Name, strings.Join(c.Accept, " or "), article(sub.Kind)).With("accepts", c.Accept).WithFix("gradegate competition show %s", c.Name)
+	case sub.Kind == Predictions:
+		err = g.takePredictions(c, id, manifest)
+	default:
+		if sub.Entry, err = bundle.EntryPoint(manifest, u.Entry); err == nil {
+			err = g.files.giveData(id, c)
+		}
 	}
-	if sub.Kind == Predictions {
-		return sub, g.takePredictions(c, id, manifest)
-	}
-	if sub.Entry, err = bundle.EntryPoint(manifest, u.Entry); err != nil {
-		return Submission{}, err
-	}
-	return sub, g.files.giveData(id, c)
+	return sub, fresh, err
 }
 
 // takePredictions moves the file to where the scorer looks, and scores it once

@@ -136,7 +136,7 @@ var (
 		"The path is not in its one plain form: no empty, . or .. segments, no ; or \\, and nothing encoded that need not be.").
 		WithFix("Write the path as the documentation does; encode each segment by itself.")
 	errTokenInURL = fault.New(fault.Invalid, "token_in_url",
-		"A token never belongs into a URL: logs and histories keep it. The token counts as leaked and was revoked.").
+		"A token never belongs into a URL: logs and histories keep it. A personal, session or service token counts as leaked and was revoked.").
 		WithFix("Make another one (gradegate login) and send it as a header: Authorization: Bearer TOKEN")
 )
 

@@ -254,6 +254,6 @@ func (a *API) reportLeaks(ctx context.Context, s *policy.Subject, in *leaksIn) (
 	}
 	a.nudge()
 	return api.LeaksAccepted{
-		Accepted: len(secrets), Detail: "Thank you. Whatever of this is a token of ours is dead now.",
+		Accepted: len(secrets), Detail: "Thank you. Whatever of this is a personal, session or service token of ours is dead now. A job handle is not: its owner can cancel the job.",
 	}, nil
 }

@@ -27,6 +27,8 @@ type Subject struct {
 	Scopes    []string
 	// Competitions limits the subject to these; empty means all of its owner's.
 	Competitions []string
+	// CIDRs are the networks that its token is limited to; empty means all.
+	CIDRs []netip.Prefix
 	// Job is set for job handles and run tokens: the one job they are for.
 	Job  string
 	Addr netip.Addr

@@ -92,7 +92,9 @@ var nameRE = regexp.MustCompile(`^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$`)
 // rather than repaired.
 func CanonicalName(s string) (string, error) {
 	name := strings.ToLower(strings.TrimSpace(s))
-	if !nameRE.MatchString(name) || strings.Contains(name, "..") {
+	// What looks like an id, or like an actor of the audit trail, is no name.
+	taken := name == "local" || name == "system" || strings.HasPrefix(name, "usr_")
+	if taken || !nameRE.MatchString(name) || strings.Contains(name, "..") {
 		return "", fault.New(fault.Invalid, "name_invalid",
 			"A user name has 1 to 63 of a-z, 0-9, dot, dash and underscore, and begins and ends with a letter or digit.").
 			WithFix("Choose a name such as ann or ann.lee.")
