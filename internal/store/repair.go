@@ -63,8 +63,16 @@ func (r *recovery) judgeLedger() error {
 	if b.damage == nil && b.forged == nil {
 		return nil
 	}
+	// A database that is older than what stands behind the damage may lack
+	// revocations that nobody can read any more: it is not used on its word.
+	if seen := highestSeq(r.ledger.dir); seen > r.head.Seq {
+		return fault.Wrap(fault.Unavailable, "store_doubt",
+			fmt.Sprintf("The ledger is damaged, and it has decisions up to %s while the database is at %d: revocations may be missing from the database.", seqText(seen), r.head.Seq),
+			errors.Join(b.damage, b.forged)).
+			WithFix("Put the newest copy of the tokens database or of the ledger back. To go on without what is missing, move %s away and revoke again what was revoked since.", r.ledger.dir)
+	}
 	r.report.Outcome = "rebased"
-	r.report.note("The ledger is damaged (%v); the database proves itself and is used.", errors.Join(b.damage, b.forged))
+	r.report.note("The ledger is damaged (%v); the database proves itself, is not older than it, and is used.", errors.Join(b.damage, b.forged))
 	_ = r.ledger.close()
 	r.ledger.file = nil
 	aside := r.ledger.dir + ".bad-" + time.Now().UTC().Format("20060102T150405.000000")
