@@ -29,11 +29,11 @@ var (
 			WithFix("Use it from an allowed network, or ask for another token.")
 
 	byState = map[token.State]*fault.Error{
-		token.StateExpired:       refusal("token_expired", "The token has expired.", "Create another one: gradegate token create"),
+		token.StateExpired:       refusal("token_expired", "The token has expired.", "Use another token of yours (--token-file FILE), or sign in again: an administrator gives you a code for gradegate login --invite CODE"),
 		token.StateIdleExpired:   refusal("token_idle_expired", "The token ended because it was not used for too long.", "Sign in again: gradegate login"),
 		token.StateRotated:       refusal("token_rotated", "The token was rotated and its grace period is over.", "Use its successor; if you do not have it, somebody else rotated it: gradegate leak report"),
-		token.StateRevoked:       refusal("token_revoked", "The token was revoked.", "Create another one: gradegate token create"),
-		token.StateSuspended:     refusal("token_suspended", "The token is suspended.", "Its owner or an administrator can resume it: gradegate token resume NAME"),
+		token.StateRevoked:       refusal("token_revoked", "The token was revoked.", "Use another token of yours (--token-file FILE), or sign in again: an administrator gives you a code for gradegate login --invite CODE"),
+		token.StateSuspended:     refusal("token_suspended", "The token is suspended.", "Resume it with another token of yours or your session, or ask an administrator: gradegate user tokens NAME, then gradegate token resume ID"),
 		token.StateUnproven:      refusal("token_unproven", "After a restore nobody can prove that this token is still good.", "Sign in again, or ask an administrator for an invite."),
 		token.StateOwnerInactive: refusal("owner_inactive", "The token's owner is not active.", "Ask an administrator."),
 	}

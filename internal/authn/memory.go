@@ -59,12 +59,14 @@ func (t *Table) PrincipalByName(name string) (found principal.Principal, ok bool
 	return found, ok
 }
 
-// HasAdmin reports whether some active administrator holds or held a credential.
-func (t *Table) HasAdmin() (has bool) {
+// HadAdmin reports whether any administrator ever held a credential, whatever
+// became of them: who was suspended or off-boarded is not brought back by a
+// restart.
+func (t *Table) HadAdmin() (had bool) {
 	t.eachPrincipal(func(p *principal.Principal) {
-		has = has || p.Role == principal.Admin && p.Status == principal.Active && !p.Enrolled.IsZero()
+		had = had || p.Role == principal.Admin && !p.Enrolled.IsZero()
 	})
-	return has
+	return had
 }
 
 // NameOf is a principal's name; "" if there is none of that id.

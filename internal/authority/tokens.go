@@ -213,7 +213,7 @@ func (a *Authority) explainLimit(err error, s *policy.Subject, own []token.Token
 		name = have[0]
 	}
 	return f.With("existing", have).With("choices", []string{"rotate", "replace"}).
-		WithFix("gradegate token rotate %s    or    gradegate token create --name NEW --replace %s", name, name)
+		WithFix("gradegate token rotate %s    or    gradegate token create --name NEW --replace %s --save", name, name)
 }
 
 // pick finds a token by id or, among those that are not over, by name.

@@ -208,7 +208,7 @@ func (s *Server) localSubject() *policy.Subject {
 
 // firstAdministrator makes a fresh invite as long as no administrator ever came in.
 func (s *Server) firstAdministrator(ctx context.Context) (token.Secret, error) {
-	if s.table.HasAdmin() {
+	if s.table.HadAdmin() {
 		return token.Secret{}, nil
 	}
 	made, err := s.authority.Invite(ctx, s.localSubject(), authority.NewUser{Name: "admin", Role: principal.Admin})

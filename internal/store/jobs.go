@@ -67,7 +67,7 @@ func OpenJobs(ctx context.Context, cfg JobsConfig) (*Jobs, error) {
 	}
 	if _, err := os.Stat(marker); err == nil && create {
 		return nil, fault.New(fault.Unavailable, "jobs_lost", "The jobs database %s is gone.", sqlitePath(cfg.URL)).
-			WithFix("Bring it back or restore a backup (gradegate backup restore). To go on without the old jobs, remove %s.", marker)
+			WithFix("Put the file or a copy of it back. To go on without the old jobs, remove %s.", marker)
 	}
 	if create {
 		if err := os.MkdirAll(filepath.Dir(sqlitePath(cfg.URL)), 0o700); err != nil {
@@ -81,7 +81,7 @@ func OpenJobs(ctx context.Context, cfg JobsConfig) (*Jobs, error) {
 	if err := db.integrity(ctx, db.read); err != nil {
 		_ = db.Close()
 		return nil, fault.Wrap(fault.Unavailable, "jobs_damaged", "The jobs database is damaged.", err).
-			WithFix("Restore a backup: gradegate backup restore")
+			WithFix("Put a copy of the database back into its place.")
 	}
 	if err := leaveFile(marker, "gradegate jobs.db was made here.\n"); err != nil {
 		_ = db.Close()

@@ -130,7 +130,7 @@ func (j *Jobs) reserve(ctx context.Context, tx *sql.Tx, x *job.Job, q grading.Re
 		return fault.New(fault.Limited, "quota_submissions", "You have used all %d submissions of this day in %s.", q.PerDay, x.Competition).
 			With("limit", q.PerDay).With("used", u.Submissions).With("resets_at", resets).
 			WithRetry(max(time.Second, resets.Sub(x.CreatedAt))).
-			WithFix("Wait until %s; what you have left is shown by: gradegate competition show %s", resets.UTC().Format("2006-01-02 15:04 MST"), x.Competition)
+			WithFix("Wait until %s; what you have left is shown by: gradegate job quota %s", resets.UTC().Format("2006-01-02 15:04 MST"), x.Competition)
 	case q.Concurrent > 0 && u.Concurrent >= q.Concurrent:
 		return fault.New(fault.Limited, "quota_concurrent", "You have %d jobs under way in %s, and no more are allowed at once.", u.Concurrent, x.Competition).
 			With("limit", q.Concurrent).With("used", u.Concurrent).With("resets_at", nil).

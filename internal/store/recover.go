@@ -98,7 +98,7 @@ func (r *recovery) openBoth() error {
 	if r.ledger.file == nil && r.ledger.cause != nil && !r.usable() {
 		return fault.Wrap(fault.Unavailable, "store_lost", "The tokens database cannot be used and the ledger cannot be read.",
 			errors.Join(r.wrong, r.ledger.cause)).
-			WithFix("Make the disk of ledger.dir (%s) readable and start again, or restore a backup: gradegate backup restore", r.ledger.dir)
+			WithFix("Make the disk of ledger.dir (%s) readable and start again, or put a copy of the data back in its place", r.ledger.dir)
 	}
 	return nil
 }
@@ -265,7 +265,7 @@ func (r *recovery) fresh() error {
 
 func (r *recovery) lost(detail string) error {
 	return fault.New(fault.Unavailable, "store_lost", detail).
-		WithFix("Bring the disks back, or restore a backup: gradegate backup restore. An empty start would forget every revocation; to want that, move %s away.", r.cfg.Dir)
+		WithFix("Bring the disks back, or put a copy of the data back in its place. An empty start would forget every revocation; to want that, move %s away.", r.cfg.Dir)
 }
 
 // make opens a new database; one that never held anything is used as it is.

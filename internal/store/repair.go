@@ -140,7 +140,7 @@ func (r *recovery) rebuild() error {
 	case b.forged != nil || b.damage != nil:
 		return fault.Wrap(fault.Unavailable, "store_lost", "The tokens database cannot be used, and the ledger is damaged.",
 			errors.Join(r.wrong, b.damage, b.forged)).
-			WithFix("Restore a backup: gradegate backup restore")
+			WithFix("Put a copy of the database back into its place.")
 	case !any || !b.whole || !b.contiguous(0):
 		return r.lost("The tokens database is missing or damaged, and the ledger does not reach back far enough to rebuild it.")
 	}
