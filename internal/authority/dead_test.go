@@ -24,6 +24,9 @@ func TestDeadSubjectDecidesNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if _, err := h.Offboard(t.Context(), h.subject(t, session.Secret), "boss", false); fault.CodeOf(err) != "that_is_you" {
+		t.Errorf("an administrator off-boards himself: %v", err)
+	}
 	// The request was let in before; now its token is revoked, or its owner re-enrolled.
 	for name, end := range map[string]func(s *policy.Subject){
 		"revoked": func(s *policy.Subject) {

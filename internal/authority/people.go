@@ -293,6 +293,9 @@ func (a *Authority) person(ctx context.Context, s *policy.Subject, idOrName stri
 		if err != nil {
 			return p, err
 		}
+		if !s.Local && p.ID == s.Principal.ID && action.Tightens() {
+			return p, errSelf
+		}
 		out, changed, err := to(p)
 		if err != nil || !changed {
 			return p, err
@@ -309,6 +312,10 @@ func (a *Authority) person(ctx context.Context, s *policy.Subject, idOrName stri
 		return out, nil
 	})
 }
+
+// errSelf keeps the last administrator from locking everybody out.
+var errSelf = fault.New(fault.Conflict, "that_is_you", "You cannot suspend or off-board yourself.").
+	WithFix("Let another administrator do it, or do it on the server's machine with --data DIR.")
 
 // RevokeAll ends all tokens of a user in one write. With keep, the token that
 // asks is stamped with the new epoch and lives on; that is for one's own only.
