@@ -26,8 +26,8 @@ func (e *Event) Append(dst []byte) []byte {
 	dst = appendMember(dst, "reason", e.Reason)
 	dst = appendMember(dst, "mode", e.Mode)
 	dst = appendMember(dst, "addr", e.Addr)
-	dst = appendMember(dst, "agent", Clean(e.Agent, agentMax))
-	dst = appendMember(dst, "route", Clean(e.Route, agentMax))
+	dst = appendMember(dst, "agent", cleaned(e.Agent))
+	dst = appendMember(dst, "route", cleaned(e.Route))
 	dst = appendMember(dst, "request", e.Request)
 	dst = appendNumber(dst, "status", int64(e.Status))
 	dst = appendNumber(dst, "count", e.Count)
@@ -36,6 +36,19 @@ func (e *Event) Append(dst []byte) []byte {
 		dst = e.appendDetail(dst)
 	}
 	return append(dst, '}')
+}
+
+// cleaned is Clean, and quick about what is clean already.
+func cleaned(s string) string {
+	if len(s) > agentMax {
+		return Clean(s, agentMax)
+	}
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c > '~' {
+			return Clean(s, agentMax)
+		}
+	}
+	return s
 }
 
 func (e *Event) appendDetail(dst []byte) []byte {

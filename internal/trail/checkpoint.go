@@ -1,10 +1,13 @@
 package trail
 
 import (
+	"bufio"
+	"bytes"
 	"crypto/ed25519"
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -19,21 +22,28 @@ import (
 const keyName = "gradegate-trail"
 
 // A checkpoint is a signed note (c2sp.org/tlog-checkpoint): the stream, its
-// size and root, and the time as an extension line.
+// size and root, and as extension lines the time and the journal's chain.
 type checkpoint struct {
 	Stream string
 	Size   uint64
 	Root   tlog.Hash
 	At     time.Time
+	Chain  string // empty in notes that say nothing of it
 }
 
 func (c checkpoint) text() string {
-	return fmt.Sprintf("%s/%s\n%d\n%s\ntime %s\n", keyName, c.Stream, c.Size,
+	text := fmt.Sprintf("%s/%s\n%d\n%s\ntime %s\n", keyName, c.Stream, c.Size,
 		base64.StdEncoding.EncodeToString(c.Root[:]), c.At.UTC().Format(time.RFC3339Nano))
+	if c.Chain != "" {
+		text += "chain " + c.Chain + "\n"
+	}
+	return text
 }
 
 var errCheckpoint = errors.New("no checkpoint")
 
+// parseCheckpoint reads a text that was signed. Extension lines that it does not
+// know are those of a newer version, and left alone.
 func parseCheckpoint(text string) (c checkpoint, err error) {
 	lines := strings.Split(text, "\n")
 	if len(lines) < 4 {
@@ -52,6 +62,11 @@ func parseCheckpoint(text string) (c checkpoint, err error) {
 	at, _ := strings.CutPrefix(lines[3], "time ")
 	if c.At, err = time.Parse(time.RFC3339Nano, at); err != nil {
 		return c, errCheckpoint
+	}
+	for _, line := range lines[4:] {
+		if chain, ok := strings.CutPrefix(line, "chain "); ok {
+			c.Chain = chain
+		}
 	}
 	return c, nil
 }
@@ -80,6 +95,11 @@ func (s *signer) Name() string                    { return s.verifier.Name() }
 func (s *signer) KeyHash() uint32                 { return s.verifier.KeyHash() }
 func (s *signer) Sign(msg []byte) ([]byte, error) { return ed25519.Sign(s.key, msg), nil }
 
+// hash is the form in which segments name the key.
+func (s *signer) hash() string { return hashText(s.verifier) }
+
+func hashText(v note.Verifier) string { return fmt.Sprintf("%08x", v.KeyHash()) }
+
 func (s *signer) sign(c checkpoint) ([]byte, error) {
 	return note.Sign(&note.Note{Text: c.text()}, s)
 }
@@ -100,6 +120,8 @@ const (
 	allFile    = "checkpoints"
 	// between separates notes in the file of all: a note never holds it.
 	between = "\n--\n"
+	// maxNote is far more than a note has.
+	maxNote = 64 << 10
 )
 
 func storeCheckpoint(dir string, msg []byte) error {
@@ -108,7 +130,12 @@ func storeCheckpoint(dir string, msg []byte) error {
 		return fmt.Errorf("checkpoint: %w", err)
 	}
 	_, err = all.Write(append(msg[:len(msg):len(msg)], between[1:]...))
-	if err = errors.Join(err, all.Sync(), all.Close()); err != nil {
+	if err != nil {
+		err = errors.Join(err, all.Close(), mendCheckpoints(dir))
+	} else {
+		err = errors.Join(all.Sync(), all.Close())
+	}
+	if err != nil {
 		return fmt.Errorf("checkpoint: %w", err)
 	}
 	tmp := filepath.Join(dir, "."+latestFile)
@@ -120,29 +147,107 @@ func storeCheckpoint(dir string, msg []byte) error {
 	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
 		err = os.Rename(tmp, filepath.Join(dir, latestFile))
 	}
+	if err == nil {
+		err = syncDir(dir)
+	}
 	if err != nil {
 		return fmt.Errorf("checkpoint: %w", err)
 	}
 	return nil
 }
 
-// loadCheckpoints reads the notes of a stream, in the order of their making.
-// A note that a crash cut off at the very end is left out.
-func loadCheckpoints(dir string) ([][]byte, error) {
-	data, err := os.ReadFile(filepath.Join(dir, allFile))
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// mendCheckpoints cuts off a note that was written only half, lest the next one
+// be glued to it and both look forged.
+func mendCheckpoints(dir string) error {
+	f, err := os.OpenFile(filepath.Join(dir, allFile), os.O_RDWR, 0)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("checkpoints: %w", err)
+	}
+	err = cutHalfNote(f)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("checkpoints: %w", err)
+	}
+	return nil
+}
+
+func cutHalfNote(f *os.File) error {
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	from := max(0, info.Size()-maxNote)
+	end := make([]byte, info.Size()-from)
+	if _, err := f.ReadAt(end, from); err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	keep := from
+	if i := bytes.LastIndex(end, []byte(between)); i >= 0 {
+		keep += int64(i + len(between))
+	} else if from > 0 {
+		return nil // no crash makes this: verification will say so
+	}
+	if keep == info.Size() {
+		return nil
+	}
+	return errors.Join(f.Truncate(keep), f.Sync())
+}
+
+// latest reads the newest checkpoint of a stream's folder; nil if there is none.
+func latest(dir string) ([]byte, error) {
+	msg, err := os.ReadFile(filepath.Join(dir, latestFile))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("checkpoints: %w", err)
+		return nil, fmt.Errorf("checkpoint: %w", err)
 	}
-	var out [][]byte
-	for {
-		one, rest, ok := strings.Cut(string(data), between)
-		if !ok {
-			return out, nil
+	return msg, nil
+}
+
+// readNotes calls fn for each stored note, in the order of their making, a few
+// thousand at a time. A note that was cut off at the very end is left out.
+func readNotes(dir string, fn func(notes [][]byte)) error {
+	f, err := os.Open(filepath.Join(dir, allFile))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("checkpoints: %w", err)
+	}
+	defer f.Close()
+	const atOnce = 4096
+	scan := bufio.NewScanner(f)
+	scan.Buffer(nil, maxNote)
+	scan.Split(func(data []byte, _ bool) (int, []byte, error) {
+		if i := bytes.Index(data, []byte(between)); i >= 0 {
+			return i + len(between), data[:i+1], nil
 		}
-		out = append(out, []byte(one+"\n"))
-		data = []byte(rest)
+		return 0, nil, nil
+	})
+	var notes [][]byte
+	for scan.Scan() {
+		notes = append(notes, bytes.Clone(scan.Bytes()))
+		if len(notes) == atOnce {
+			fn(notes)
+			notes = notes[:0]
+		}
 	}
+	if len(notes) > 0 {
+		fn(notes)
+	}
+	if err := scan.Err(); err != nil {
+		return fmt.Errorf("checkpoints: %w", err)
+	}
+	return nil
 }

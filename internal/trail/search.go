@@ -1,9 +1,11 @@
 package trail
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -26,7 +28,8 @@ type Query struct {
 	Addr         string
 	Request      string
 	Reason       string
-	Limit        int // newest that many; 0: 100
+	Text         string // anywhere in the line as it is stored
+	Limit        int    // newest that many; 0: 100
 }
 
 // Found is a line with the stream and place it stands at.
@@ -36,12 +39,37 @@ type Found struct {
 	audit.Event
 }
 
-func (q Query) matches(e *audit.Event) bool {
+func (q *Query) matches(e *audit.Event) bool {
 	is := func(want, have string) bool { return want == "" || want == have }
 	action := is(q.Action, string(e.Action)) || strings.HasSuffix(q.Action, ".") && strings.HasPrefix(string(e.Action), q.Action)
 	return action && is(q.Actor, e.Actor) && (is(q.Token, e.Token) || q.Token == e.Target) && is(q.Target, e.Target) && is(q.Owner, e.Owner) &&
 		is(q.Outcome, string(e.Outcome)) && is(q.Addr, e.Addr) && is(q.Request, e.Request) && is(q.Reason, e.Reason) &&
 		(q.Since.IsZero() || !e.At.Before(q.Since)) && (q.Until.IsZero() || e.At.Before(q.Until))
+}
+
+// needles are what a line that matches has somewhere. Looking for them first
+// saves decoding nearly all lines.
+func (q *Query) needles() [][]byte {
+	var out [][]byte
+	for _, s := range []string{q.Actor, q.Token, q.Target, q.Owner, q.Action, q.Outcome, q.Addr, q.Request, q.Reason} {
+		quoted := (&audit.Event{ID: s}).Encode()
+		if id := idOf(quoted); s != "" && string(id) == s { // it is stored as it is
+			out = append(out, id)
+		}
+	}
+	if q.Text != "" {
+		out = append(out, []byte(q.Text))
+	}
+	return out
+}
+
+func hasAll(line []byte, needles [][]byte) bool {
+	for _, n := range needles {
+		if !bytes.Contains(line, n) {
+			return false
+		}
+	}
+	return true
 }
 
 // Search finds the newest lines that match, oldest first. It reads the files
@@ -65,6 +93,10 @@ func Search(ctx context.Context, dir string, q Query) ([]Found, error) {
 	return out[max(0, len(out)-q.Limit):], nil
 }
 
+// late is how much later than it happened a line may be written: stores copy
+// their effects when they can.
+const late = 24 * time.Hour
+
 // errStop ends the reading of a segment where the next one begins.
 var errStop = errors.New("stop")
 
@@ -73,10 +105,15 @@ func searchStream(ctx context.Context, dir, name string, q Query) ([]Found, erro
 	if err != nil {
 		return nil, fmt.Errorf("trail: %w", err)
 	}
+	needles := q.needles()
 	var out []Found
 	end := ^uint64(0)
 	for _, s := range slices.Backward(segments) {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
 		var here []Found
+		var oldest time.Time
 		_, err := journal.Read(dir, s.First, func(r journal.Record) error {
 			if r.Index >= end {
 				return errStop
@@ -84,8 +121,21 @@ func searchStream(ctx context.Context, dir, name string, q Query) ([]Found, erro
 			if r.Index&0xfff == 0 && ctx.Err() != nil {
 				return ctx.Err()
 			}
-			if e, err := audit.Decode(r.Data); err == nil && q.matches(&e) {
+			if r.Index != s.First && !hasAll(r.Data, needles) {
+				return nil
+			}
+			e, err := audit.Decode(r.Data)
+			if err != nil {
+				return nil //nolint:nilerr // a line of a newer version: not ours to find
+			}
+			if r.Index == s.First {
+				oldest = e.At
+			}
+			if q.matches(&e) && hasAll(r.Data, needles) {
 				here = append(here, Found{Stream: name, Index: r.Index, Event: e})
+			}
+			if len(here)-q.Limit >= q.Limit { // only the newest are wanted
+				here = append(here[:0], here[len(here)-q.Limit:]...)
 			}
 			return nil
 		})
@@ -94,7 +144,7 @@ func searchStream(ctx context.Context, dir, name string, q Query) ([]Found, erro
 		}
 		out = append(here, out...)
 		end = s.First
-		if len(out) >= q.Limit {
+		if len(out) >= q.Limit || oldest.Before(q.Since.Add(-late)) && !oldest.IsZero() {
 			break
 		}
 	}
@@ -107,17 +157,23 @@ const pollEvery = 200 * time.Millisecond
 // Follow calls fn for every line of a stream from an index on, and goes on
 // with what is written from then on, until ctx ends.
 func Follow(ctx context.Context, dir, name string, from uint64, fn func(Found) error) error {
+	dir = filepath.Join(dir, name)
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
+	var seen stamp
 	for {
-		_, err := journal.Read(filepath.Join(dir, name), from, func(r journal.Record) error {
-			from = r.Index + 1
-			e, err := audit.Decode(r.Data)
-			if err != nil {
-				return nil //nolint:nilerr // a line of a newer version: not ours to print
-			}
-			return fn(Found{Stream: name, Index: r.Index, Event: e})
-		})
+		now, err := stampOf(dir)
+		if err == nil && (now != seen || time.Since(now.at) < time.Second) { // times of files are coarse
+			seen = now
+			_, err = journal.Read(dir, from, func(r journal.Record) error {
+				from = r.Index + 1
+				e, err := audit.Decode(r.Data)
+				if err != nil {
+					return nil //nolint:nilerr // a line of a newer version: not ours to print
+				}
+				return fn(Found{Stream: name, Index: r.Index, Event: e})
+			})
+		}
 		if err != nil {
 			return fmt.Errorf("trail: %w", err)
 		}
@@ -127,4 +183,31 @@ func Follow(ctx context.Context, dir, name string, from uint64, fn func(Found) e
 		case <-tick.C:
 		}
 	}
+}
+
+// stamp tells whether a journal was written to, without reading it.
+type stamp struct {
+	file string
+	at   time.Time
+}
+
+func stampOf(dir string) (stamp, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return stamp{}, err
+	}
+	var s stamp
+	for _, e := range entries {
+		info, err := e.Info()
+		if errors.Is(err, os.ErrNotExist) {
+			continue // retention, or a file that was renamed
+		}
+		if err != nil {
+			return stamp{}, err
+		}
+		if info.ModTime().After(s.at) {
+			s = stamp{e.Name(), info.ModTime()}
+		}
+	}
+	return s, nil
 }

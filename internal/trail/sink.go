@@ -3,181 +3,301 @@ package trail
 import (
 	"context"
 	"errors"
-	"log/slog"
-	"strconv"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"gradegate/internal/audit"
-	"gradegate/internal/clock"
 	"gradegate/internal/journal"
 )
 
 // sink is one place that keeps the trail: a folder with both streams. A sink
 // that fails or does not answer is left out for a while, so that it never
 // holds up what another sink has recorded.
+//
+// Lines come from anywhere and wait no longer than their deadline. Everything
+// else that touches the disk is done by one goroutine, run, which may hang
+// with the disk without anybody waiting for it.
 type sink struct {
 	dir     string
-	streams map[string]*stream
-	now     clock.Func
-	log     *slog.Logger
-	newID   func() string
+	o       *Config
+	streams [2]*stream // use, act
 
-	// soon is done between one and two deadlines from now; it is renewed each
-	// second, so that a line needs no timer of its own.
-	soon atomic.Pointer[deadline]
+	up     atomic.Bool
+	failed chan struct{}   // up has become false
+	asked  chan chan error // for a checkpoint now
+	first  chan error      // the outcome of the first opening
+	last   chan error      // that of the closing
+	pause  time.Duration   // of the latest healing
 
-	mu     sync.Mutex
-	down   bool
-	err    error
-	pause  time.Duration
-	retry  time.Time
-	missed map[string]int64 // lines by stream that others have and this one has not
+	mu       sync.Mutex
+	err      error // why it is down
+	unsigned error // why the last checkpoint was not stored
+	upSince  time.Time
+	worked   time.Duration // for how long it was up last
+	signing  time.Time     // since when a checkpoint is being made
+	missed   map[string]int64
 }
 
-// deadline is a context that many lines share.
-type deadline struct {
-	context.Context
-	cancel context.CancelFunc
-}
-
-// renew makes the shared deadline one that ends later.
-func (s *sink) renew(d time.Duration) {
-	ctx, cancel := context.WithTimeout(context.Background(), d+time.Second)
-	if old := s.soon.Swap(&deadline{ctx, cancel}); old != nil {
-		// Whoever waits on the old one still has its time.
-		time.AfterFunc(d+time.Second, old.cancel)
-	}
-}
-
-// How long a failed sink is left out: doubling from the first to the second.
 const (
+	// A sink that failed is left out for a while: longer each time, up to the
+	// second figure, until it has worked for as long as that.
 	firstPause = time.Second
 	lastPause  = time.Minute
+	// everySecond is how often there is a checkpoint, if anything happened.
+	everySecond = time.Second
 )
 
-func openSink(dir string, o Config) (*sink, []journal.Recovery, error) {
-	s := &sink{dir: dir, streams: map[string]*stream{}, now: o.Now, log: o.Log, newID: o.NewID, missed: map[string]int64{}}
-	s.renew(o.SinkDeadline)
-	var recs []journal.Recovery
-	for _, name := range []string{Use, Act} {
-		st, rec, err := openStream(dir, name, o.Key.ID(), o)
-		if err != nil {
-			return nil, nil, errors.Join(err, s.shut(nil))
-		}
-		s.streams[name] = st
-		recs = append(recs, rec)
+var (
+	errDown   = errors.New("the sink is down")
+	errHangs  = errors.New("fsync does not come to an end")
+	errOpened = errors.New("it is not open yet")
+)
+
+// newSink starts a sink that lives as long as ctx. It can be used once first
+// says so.
+func newSink(ctx context.Context, dir string, o *Config, sign *signer) *sink {
+	s := &sink{
+		dir: dir, o: o, missed: map[string]int64{}, err: errOpened,
+		failed: make(chan struct{}, 1), asked: make(chan chan error), first: make(chan error, 1), last: make(chan error, 1),
 	}
-	return s, recs, nil
+	for i, name := range []string{Use, Act} {
+		s.streams[i] = newStream(dir, name, o, sign, s.fail)
+	}
+	go s.run(ctx)
+	return s
 }
 
-// errDown says that a sink is being left out.
-var errDown = errors.New("the sink is down")
+func (s *sink) stream(name string) *stream {
+	if name == Use {
+		return s.streams[0]
+	}
+	return s.streams[1]
+}
 
-// write appends lines to a stream within the deadline.
-func (s *sink) write(ctx context.Context, name string, lines [][]byte, durable bool, deadline time.Duration) error {
-	gap, ok := s.ready(name)
-	if !ok {
-		s.miss(name, len(lines))
+// write appends lines to a stream.
+func (s *sink) write(ctx context.Context, name string, lines [][]byte, durable bool) error {
+	if !s.up.Load() {
 		return errDown
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), deadline)
-	defer cancel()
-	own := len(lines)
-	if gap > 0 {
-		lines = append([][]byte{s.gapLine(name, gap)}, lines...)
+	_, err := s.stream(name).commit.Load().AppendAll(ctx, lines, durable)
+	return s.judge(err)
+}
+
+// writeOne is write for one line, without allocation.
+func (s *sink) writeOne(ctx context.Context, name string, line []byte, durable bool) error {
+	if !s.up.Load() {
+		return errDown
 	}
-	var err error
-	if len(lines) == 1 {
-		err = s.streams[name].append(ctx, lines[0], durable)
-	} else {
-		_, err = s.streams[name].commit.AppendAll(ctx, lines, durable)
+	_, err := s.stream(name).commit.Load().Append(ctx, line, durable)
+	return s.judge(err)
+}
+
+// writeNew appends those of the lines that the stream does not have yet.
+func (s *sink) writeNew(ctx context.Context, name string, lines [][]byte) error {
+	lines = s.stream(name).ids.without(lines)
+	if len(lines) == 0 {
+		return nil // they are durable here, even if the sink is down by now
 	}
-	s.settle(name, err, gap, own)
+	return s.write(ctx, name, lines, true)
+}
+
+// judge takes the sink out of use if err is the disk's fault.
+func (s *sink) judge(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, journal.ErrRecord): // the line is too long: nothing was tried
+		return err
+	case errors.Is(err, journal.ErrClosed), errors.Is(err, context.Canceled): // by ourselves, closing
+		return err
+	case errors.Is(err, context.DeadlineExceeded):
+		err = fmt.Errorf("no answer within %v", s.o.SinkDeadline)
+	}
+	s.fail(err)
 	return err
 }
 
-// writeOne is write for the common case: one line, and a sink that works.
-func (s *sink) writeOne(ctx context.Context, name string, line []byte, durable bool, deadline time.Duration) error {
-	s.mu.Lock()
-	down := s.down
-	s.mu.Unlock()
-	if down {
-		return s.write(ctx, name, [][]byte{line}, durable, deadline)
-	}
-	err := s.streams[name].append(s.soon.Load(), line, durable)
-	if err != nil {
-		s.settle(name, err, 0, 1)
-	}
-	return err
-}
-
-// ready says whether the sink may be asked, and how many lines of the stream
-// it has missed.
-func (s *sink) ready(name string) (gap int64, ok bool) {
+// fail takes the sink out of use until it is healed.
+func (s *sink) fail(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.down {
-		return 0, true
+	if !s.up.Load() {
+		return
 	}
-	if s.now().Before(s.retry) {
-		return 0, false
-	}
-	s.retry = s.now().Add(s.pause) // one caller tries; the others go on without
-	return s.missed[name], true
+	s.up.Store(false)
+	s.err, s.worked = err, time.Since(s.upSince)
+	s.failed <- struct{}{} // has room: the loop took the one before
+	s.o.Log.Error("trail: the sink is down", "dir", s.dir, "error", err)
 }
 
+// miss counts lines that another sink has recorded and this one, as far as is
+// known, has not.
 func (s *sink) miss(name string, n int) {
 	s.mu.Lock()
 	s.missed[name] += int64(n)
 	s.mu.Unlock()
 }
 
-func (s *sink) settle(name string, err error, gap int64, lines int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err == nil {
-		if s.down {
-			s.log.Info("trail: the sink is back", "dir", s.dir)
+// run is the sink's life.
+func (s *sink) run(ctx context.Context) {
+	s.open()
+	tick := time.NewTicker(everySecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			s.last <- s.close()
+			return
+		case <-s.failed:
+			s.heal(ctx)
+		case <-tick.C:
+			s.tellGaps(ctx)
+			_ = s.checkpoint() // health tells
+		case reply := <-s.asked:
+			reply <- s.checkpoint()
 		}
-		s.down, s.err, s.pause = false, nil, 0
-		s.missed[name] -= gap
-		return
 	}
-	s.missed[name] += int64(lines)
-	if !s.down {
-		s.log.Error("trail: the sink is down", "dir", s.dir, "error", err)
-	}
-	s.down, s.err = true, err
-	s.pause = min(max(firstPause, 2*s.pause), lastPause)
-	s.retry = s.now().Add(s.pause)
 }
 
-// gapLine is the first line after an outage: it says what is missing here and
-// stands in the other sink.
+// open is the first opening. Where it fails, the sink goes on trying.
+func (s *sink) open() {
+	err := s.revive()
+	if err != nil {
+		s.failed <- struct{}{}
+	}
+	s.first <- err
+}
+
+// heal tries to bring the sink back until it is, or the trail is closed.
+func (s *sink) heal(ctx context.Context) {
+	s.mu.Lock()
+	if s.worked >= lastPause {
+		s.pause = 0
+	}
+	s.mu.Unlock()
+	for {
+		s.pause = min(max(firstPause, 2*s.pause), lastPause)
+		timer := time.NewTimer(s.pause)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		case <-timer.C:
+		}
+		if s.revive() == nil {
+			s.o.Log.Info("trail: the sink is back", "dir", s.dir)
+			s.tellGaps(ctx)
+			return
+		}
+	}
+}
+
+// revive opens what is not open and begins new segments where it is.
+func (s *sink) revive() error {
+	var err error
+	for _, st := range s.streams {
+		if err = st.restart(); err != nil {
+			break
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.err = err
+	if err == nil {
+		s.upSince = time.Now()
+		s.up.Store(true)
+	}
+	return err
+}
+
+// tellGaps writes, into each stream that has missed lines, how many.
+func (s *sink) tellGaps(ctx context.Context) {
+	for _, st := range s.streams {
+		s.mu.Lock()
+		n := s.missed[st.name]
+		s.mu.Unlock()
+		if n == 0 || !s.up.Load() {
+			continue
+		}
+		if err := s.writeOne(ctx, st.name, s.gapLine(st.name, n), true); err != nil {
+			return // told another time
+		}
+		s.miss(st.name, -int(n))
+	}
+}
+
+// gapLine says that this sink lacks n lines that stand in the other one. It
+// may lack fewer: a line whose writing was given up may have been written.
 func (s *sink) gapLine(name string, n int64) []byte {
-	e := audit.Event{ID: s.newID(), At: s.now(), Action: audit.TrailGap, Outcome: audit.Done, Actor: "system", Count: n,
-		Detail: map[string]string{"stream": name, "missing": strconv.FormatInt(n, 10)}}
+	e := audit.Event{ID: s.o.NewID(), At: s.o.Now(), Action: audit.TrailGap, Outcome: audit.Done, Actor: "system", Count: n,
+		Detail: map[string]string{"stream": name}}
 	return e.Encode()
 }
 
+// checkpoint signs both streams, if the sink works.
+func (s *sink) checkpoint() error {
+	if !s.up.Load() {
+		return nil
+	}
+	s.setSigning(time.Now())
+	var errs []error
+	for _, st := range s.streams {
+		errs = append(errs, st.checkpoint(s.o.Now()))
+	}
+	s.setSigning(time.Time{})
+	err := errors.Join(errs...)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err != nil && s.unsigned == nil {
+		s.o.Log.Error("trail: no checkpoint", "dir", s.dir, "error", err)
+	}
+	s.unsigned = err
+	return err
+}
+
+func (s *sink) setSigning(since time.Time) {
+	s.mu.Lock()
+	s.signing = since
+	s.mu.Unlock()
+}
+
+// watch takes the sink out of use when making a checkpoint does not end: lines
+// that the kernel takes without writing them would be kept in memory alone.
+func (s *sink) watch() {
+	s.mu.Lock()
+	hangs := !s.signing.IsZero() && time.Since(s.signing) > s.o.SinkDeadline
+	s.mu.Unlock()
+	if hangs {
+		s.fail(errHangs)
+	}
+}
+
+// health is nil while the sink works.
 func (s *sink) health() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.down {
-		return errors.Join(errDown, s.err)
+	if !s.up.Load() {
+		return fmt.Errorf("%w: %w", errDown, s.err)
 	}
-	return nil
+	return s.unsigned
 }
 
-func (s *sink) shut(sign *signer) error {
-	if d := s.soon.Load(); d != nil {
-		defer d.cancel()
+// close writes and signs what is pending, as far as the sink works.
+func (s *sink) close() error {
+	s.tellGaps(context.Background())
+	s.mu.Lock()
+	for name, n := range s.missed {
+		if n > 0 {
+			s.o.Log.Error("trail: the sink is down and lacks lines that stand in the other one", "dir", s.dir, "stream", name, "lines", n)
+		}
 	}
+	s.mu.Unlock()
 	var errs []error
 	for _, st := range s.streams {
-		errs = append(errs, st.close(sign, s.now()))
+		errs = append(errs, st.close(s.o.Now()))
 	}
+	s.up.Store(false)
 	return errors.Join(errs...)
 }

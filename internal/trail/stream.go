@@ -1,13 +1,14 @@
 package trail
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
-	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"golang.org/x/mod/sumdb/tlog"
 
 	"gradegate/internal/journal"
 )
@@ -18,140 +19,235 @@ const (
 	Act = "act" // everything that changes something
 )
 
-// stream is one journal in one folder, with its Merkle tree and checkpoints.
-type stream struct {
-	name, dir string
-	keyID     string
-	journal   *journal.Journal
-	commit    *journal.Committer
-
-	mu     sync.Mutex
-	edge   edge
-	past   []edge // edges of recent batches, for a segment that begins before the newest
-	signed uint64 // size of the latest checkpoint
-}
-
-// pastEdges bounds how far before the newest record a new segment may begin
-// and still carry its edge; beyond that, verification reads one segment more.
-const pastEdges = 4096
-
-func openStream(dir, name, keyID string, o Config) (*stream, journal.Recovery, error) {
-	s := &stream{name: name, dir: filepath.Join(dir, name), keyID: keyID}
-	if err := os.MkdirAll(s.dir, 0o700); err != nil {
-		return nil, journal.Recovery{}, fmt.Errorf("trail: %w", err)
-	}
-	j, rec, err := journal.Open(s.dir, journal.Options{
-		Stream: name, SegmentBytes: o.SegmentBytes, Preallocate: o.Preallocate, Meta: s.meta,
-	})
-	if err != nil {
-		return nil, rec, fmt.Errorf("trail: %w", err)
-	}
-	s.journal = j
-	if err := s.loadEdge(); err != nil {
-		_ = j.Close()
-		return nil, rec, err
-	}
-	s.commit = journal.NewCommitter(j, journal.CommitterOptions{SyncInterval: syncInterval, OnBatch: s.onBatch, OnSyncError: func(err error) {
-		o.Log.Error("trail: fsync failed, records are kept and tried again", "stream", name, "dir", dir, "error", err)
-	}})
-	return s, rec, nil
-}
-
 // syncInterval is the longest time that a line of a read-only request is with
 // the kernel only.
 const syncInterval = 100 * time.Millisecond
 
-// loadEdge computes the tree's edge from the newest segment that carries one.
-func (s *stream) loadEdge() error {
-	segments, err := journal.Segments(s.dir)
+// stream is one journal in one folder, with its Merkle tree and checkpoints.
+// Its sink's loop opens, reopens, signs and closes it; lines come from anywhere.
+type stream struct {
+	name, dir string
+	o         *Config
+	sign      *signer
+	broken    func(error) // tells the sink that the disk fails
+	ids       *recentIDs  // of the act stream; nil in the other
+
+	journal *journal.Journal
+	commit  atomic.Pointer[journal.Committer] // a new one after each outage
+	next    atomic.Uint64                     // index after the newest line
+
+	// What is signed must be durable, so the tree goes up to a batch that is,
+	// and the lines after it wait by their hashes. That also gives the tree
+	// at any place where the journal may begin a segment.
+	mu     sync.Mutex
+	edge   edge
+	chain  journal.Chain      // at the edge
+	leaves []tlog.Hash        // of the lines after the edge
+	ends   []journal.Position // of the batches after the edge
+
+	signed uint64 // size of the newest checkpoint; of the sink's loop alone
+}
+
+func newStream(dir, name string, o *Config, sign *signer, broken func(error)) *stream {
+	s := &stream{name: name, dir: filepath.Join(dir, name), o: o, sign: sign, broken: broken}
+	if name == Act {
+		s.ids = newRecentIDs()
+	}
+	return s
+}
+
+// open opens the files and recovers from a crash.
+func (s *stream) open() error {
+	j, rec, err := journal.Open(s.dir, journal.Options{
+		Stream: s.name, SegmentBytes: s.o.SegmentBytes, Preallocate: s.o.Preallocate, Meta: s.meta,
+	})
 	if err != nil {
 		return fmt.Errorf("trail: %w", err)
+	}
+	if rec.Cut.Bytes > 0 {
+		s.o.Log.Warn("trail: an incomplete tail was cut", "dir", s.dir, "bytes", rec.Cut.Bytes, "lines", rec.Cut.Records, "reason", rec.Cut.Reason)
+	}
+	if err := s.load(j.Position()); err != nil {
+		_ = j.Close() // the first error is the one to report
+		return err
+	}
+	s.journal = j
+	s.start()
+	return nil
+}
+
+// load makes in memory what belongs to the files up to pos.
+func (s *stream) load(pos journal.Position) error {
+	e, err := loadEdge(s.dir)
+	if err != nil {
+		return err
+	}
+	if e.Size != pos.Next {
+		return fmt.Errorf("trail: %s has %d lines, and its tree %d", s.dir, pos.Next, e.Size)
+	}
+	if s.ids != nil {
+		if err := s.ids.load(s.dir); err != nil {
+			return err
+		}
+	}
+	if err := mendCheckpoints(s.dir); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.edge, s.chain = e, pos.Chain
+	s.mu.Unlock()
+	s.next.Store(pos.Next)
+	return nil
+}
+
+// loadEdge computes the tree's edge from the newest segment that carries one.
+func loadEdge(dir string) (edge, error) {
+	segments, err := journal.Segments(dir)
+	if err != nil {
+		return edge{}, fmt.Errorf("trail: %w", err)
 	}
 	var e edge
 	for i := len(segments) - 1; i >= 0; i-- {
 		m, err := readMeta(segments[i].Meta)
 		if err != nil {
-			return fmt.Errorf("trail: header of %s: %w", segments[i].Path, err)
+			return e, fmt.Errorf("trail: header of %s: %w", segments[i].Path, err)
 		}
 		if m.Edge != nil && m.Edge.Size == segments[i].First {
 			e = *m.Edge
 			break
 		}
 		if i == 0 && segments[0].First != 0 {
-			return fmt.Errorf("trail: the oldest segment %s carries no edge", segments[0].Path)
+			return e, fmt.Errorf("trail: the oldest segment %s carries no edge", segments[0].Path)
 		}
 	}
-	_, err = journal.Read(s.dir, e.Size, func(r journal.Record) error {
+	_, err = journal.Read(dir, e.Size, func(r journal.Record) error {
 		e.add(r.Data)
 		return nil
 	})
 	if err != nil {
+		return e, fmt.Errorf("trail: %w", err)
+	}
+	return e, nil
+}
+
+// start begins to take lines.
+func (s *stream) start() {
+	s.commit.Store(journal.NewCommitter(s.journal, journal.CommitterOptions{
+		SyncInterval: syncInterval, OnBatch: s.onBatch, OnSyncError: s.broken,
+	}))
+}
+
+// restart begins anew after an outage, in a segment of its own. It returns
+// when every line that was handed over before is either written or void,
+// which on a disk that hangs may be never.
+func (s *stream) restart() error {
+	if s.journal == nil {
+		return s.open()
+	}
+	_ = s.commit.Load().Close() // why it fails is known; Seal tells whether it still does
+	if err := s.journal.Seal(); err != nil {
 		return fmt.Errorf("trail: %w", err)
 	}
-	s.edge = e
+	s.start()
 	return nil
 }
 
-// meta is called by the journal when a segment begins.
-func (s *stream) meta(first uint64, _ journal.Chain) (json.RawMessage, error) {
-	m := meta{KeyID: s.keyID}
+// onBatch takes note of lines that were written, before their callers are
+// answered.
+func (s *stream) onBatch(_ uint64, records [][]byte, pos journal.Position) {
 	s.mu.Lock()
-	if s.edge.Size == first {
-		e := s.edge.clone()
-		m.Edge = &e
+	for _, r := range records {
+		s.leaves = append(s.leaves, tlog.RecordHash(r))
 	}
-	for i := range s.past {
-		if s.past[i].Size == first {
-			m.Edge = &s.past[i]
+	s.ends = append(s.ends, pos)
+	s.mu.Unlock()
+	if s.ids != nil {
+		s.ids.add(records)
+	}
+	s.next.Store(pos.Next)
+	s.o.point(s.dir, "written")
+}
+
+// meta is called by the journal when a segment begins. It does without the
+// edge in the moment between a batch and onBatch; then a reader starts one
+// segment earlier.
+func (s *stream) meta(first uint64, _ journal.Chain) (json.RawMessage, error) {
+	m := meta{Key: s.sign.hash()}
+	s.mu.Lock()
+	if first >= s.edge.Size && first-s.edge.Size <= uint64(len(s.leaves)) {
+		e := s.edge.clone()
+		for _, h := range s.leaves[:first-s.edge.Size] {
+			e.addLeaf(h)
 		}
+		m.Edge = &e
 	}
 	s.mu.Unlock()
 	return json.Marshal(m)
 }
 
-func (s *stream) onBatch(_ uint64, records [][]byte, _ journal.Position) {
+// advance moves the edge to the newest batch that is durable and tells what
+// there is to sign. The hashing is done without the lock, for which lines wait.
+func (s *stream) advance() checkpoint {
+	durable := s.journal.Synced().Next
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.past) == pastEdges {
-		s.past = append(s.past[:0], s.past[pastEdges/2:]...)
+	n := 0
+	for n < len(s.ends) && s.ends[n].Next <= durable {
+		n++
 	}
-	s.past = append(s.past, s.edge.clone())
-	for _, r := range records {
-		s.edge.add(r)
+	e, chain := s.edge.clone(), s.chain
+	var leaves []tlog.Hash
+	if n > 0 {
+		chain = s.ends[n-1].Chain
+		leaves = s.leaves[:s.ends[n-1].Next-e.Size]
 	}
-}
-
-func (s *stream) append(ctx context.Context, line []byte, durable bool) error {
-	_, err := s.commit.Append(ctx, line, durable)
-	return err
+	s.mu.Unlock()
+	for _, h := range leaves {
+		e.addLeaf(h)
+	}
+	c := checkpoint{Stream: s.name, Size: e.Size, Root: e.root(), Chain: chain.String()}
+	s.mu.Lock()
+	s.edge, s.chain = e, chain
+	s.leaves = s.leaves[:copy(s.leaves, s.leaves[len(leaves):])]
+	s.ends = s.ends[:copy(s.ends, s.ends[n:])]
+	s.mu.Unlock()
+	return c
 }
 
 // checkpoint signs what there is, if there is anything new: first it is made
-// durable, then it is vouched for.
-func (s *stream) checkpoint(sign *signer, now time.Time) error {
-	s.mu.Lock()
-	size, root := s.edge.Size, s.edge.root()
-	s.mu.Unlock()
-	if size == s.signed {
+// durable, then it is vouched for. An error of the first kind is one of the
+// disk, and the sink is told of it.
+func (s *stream) checkpoint(now time.Time) error {
+	if s.next.Load() == s.signed {
 		return nil
 	}
+	s.o.point(s.dir, "sync")
 	if err := s.journal.Sync(); err != nil {
+		s.broken(err)
 		return fmt.Errorf("trail: %w", err)
 	}
-	msg, err := sign.sign(checkpoint{Stream: s.name, Size: size, Root: root, At: now})
+	c := s.advance()
+	if c.Size == s.signed {
+		return nil
+	}
+	c.At = now
+	msg, err := s.sign.sign(c)
 	if err != nil {
 		return fmt.Errorf("trail: %w", err)
 	}
 	if err := storeCheckpoint(s.dir, msg); err != nil {
 		return err
 	}
-	s.signed = size
+	s.signed = c.Size
 	return nil
 }
 
-func (s *stream) close(sign *signer, now time.Time) error {
-	err := s.commit.Close()
-	if e := s.checkpoint(sign, now); err == nil {
+// close writes what is pending, signs it and closes the files.
+func (s *stream) close(now time.Time) error {
+	if s.journal == nil {
+		return nil
+	}
+	err := s.commit.Load().Close()
+	if e := s.checkpoint(now); err == nil {
 		err = e
 	}
 	if e := s.journal.Close(); err == nil {

@@ -2,6 +2,8 @@ package trail
 
 import (
 	"encoding/json"
+	"errors"
+	"math/bits"
 
 	"golang.org/x/mod/sumdb/tlog"
 )
@@ -15,8 +17,10 @@ type edge struct {
 }
 
 // add appends one record.
-func (e *edge) add(record []byte) {
-	h := tlog.RecordHash(record)
+func (e *edge) add(record []byte) { e.addLeaf(tlog.RecordHash(record)) }
+
+// addLeaf appends the record whose hash is h.
+func (e *edge) addLeaf(h tlog.Hash) {
 	for n := e.Size; n&1 == 1; n >>= 1 {
 		last := len(e.Roots) - 1
 		h = tlog.NodeHash(e.Roots[last], h)
@@ -46,8 +50,10 @@ func (e *edge) clone() edge {
 // meta is our part of a segment's header: with the edge in it, neither
 // start-up nor verification needs the segments before.
 type meta struct {
-	KeyID string `json:"key_id"`
-	Edge  *edge  `json:"edge,omitempty"`
+	// Key is the hash that notes carry of the signing key, so that a verifier
+	// with the wrong key is told so by the first segment.
+	Key  string `json:"key,omitempty"`
+	Edge *edge  `json:"edge,omitempty"`
 }
 
 func readMeta(raw json.RawMessage) (meta, error) {
@@ -56,5 +62,10 @@ func readMeta(raw json.RawMessage) (meta, error) {
 		return m, nil
 	}
 	err := json.Unmarshal(raw, &m)
+	if err == nil && m.Edge != nil && len(m.Edge.Roots) != bits.OnesCount64(m.Edge.Size) {
+		err = errEdge
+	}
 	return m, err
 }
+
+var errEdge = errors.New("the edge of the tree does not fit its size")

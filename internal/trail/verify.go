@@ -1,10 +1,14 @@
 package trail
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
+	"sync"
+	"time"
 
 	"golang.org/x/mod/sumdb/note"
 
@@ -83,10 +87,22 @@ type check struct {
 	marks     []checkpoint // all that must hold
 	problems  []string
 	progress  func(uint64)
+	broken    bool   // reading stopped before the end
+	proven    uint64 // size of the newest mark that holds
+	forged    bool   // one did not, so that none after it can
 }
 
+// maxProblems bounds what is told of one stream: who reads the first few does
+// not need the rest.
+const maxProblems = 20
+
 func (c *check) bad(format string, args ...any) {
-	c.problems = append(c.problems, fmt.Sprintf("Stream "+c.name+": "+format, args...))
+	switch n := len(c.problems); {
+	case n < maxProblems:
+		c.problems = append(c.problems, fmt.Sprintf("Stream "+c.name+": "+format, args...))
+	case n == maxProblems:
+		c.problems = append(c.problems, "Stream "+c.name+": there is more.")
+	}
 }
 
 func (c *check) run() StreamReport {
@@ -102,39 +118,70 @@ func (c *check) run() StreamReport {
 	if !ok {
 		return r
 	}
-	edges := c.replay(start, segments)
-	r.First, r.Lines = start.Size, edges.Size-start.Size
-	signed := c.compare(start.Size, edges.Size)
-	r.Unsigned = edges.Size - min(edges.Size, max(signed, start.Size))
+	end := c.replay(start, segments)
+	r.First, r.Lines = start.Size, end.Size-start.Size
+	if c.broken {
+		return r
+	}
+	signed := c.compare(start.Size, end.Size)
+	r.Unsigned = end.Size - min(end.Size, max(signed, start.Size))
 	return r
 }
 
 // loadMarks reads the stored checkpoints. Their sizes must rise: an older one
 // at the end would be a rollback.
 func (c *check) loadMarks() {
-	stored, err := loadCheckpoints(c.dir)
-	if err != nil {
+	n, size := 0, uint64(0)
+	var newest []byte
+	take := func(notes [][]byte) {
+		for i, o := range openNotes(notes, c.verifier) {
+			n++
+			switch {
+			case o.err != nil:
+				c.bad("checkpoint %d is not signed by this key.", n)
+				continue
+			case o.Stream != c.name:
+				c.bad("checkpoint %d is one of the stream %s.", n, o.Stream)
+				continue
+			case o.Size < size:
+				c.bad("checkpoint %d is older than the one before it.", n)
+			}
+			size, newest = o.Size, notes[i]
+			c.marks = append(c.marks, o.checkpoint)
+		}
+	}
+	if err := readNotes(c.dir, take); err != nil {
 		c.bad("the checkpoints cannot be read: %v.", err)
 	}
-	if last, err := latest(c.dir); err == nil && last != nil {
-		stored = append(stored, last)
+	last, err := latest(c.dir)
+	if err != nil {
+		c.bad("the newest checkpoint cannot be read: %v.", err)
 	}
-	size := uint64(0)
-	for i, msg := range stored {
-		m, err := openNote(msg, c.verifier)
-		switch {
-		case err != nil:
-			c.bad("checkpoint %d is not signed by this key.", i+1)
-			continue
-		case m.Stream != c.name:
-			c.bad("checkpoint %d is one of the stream %s.", i+1, m.Stream)
-			continue
-		case m.Size < size:
-			c.bad("checkpoint %d is older than the one before it.", i+1)
-		}
-		size = m.Size
-		c.marks = append(c.marks, m)
+	if last != nil && !bytes.Equal(last, newest) {
+		take([][]byte{last})
 	}
+}
+
+type opened struct {
+	checkpoint
+	err error
+}
+
+// openNotes is openNote for many, on all processors: a signature takes as long
+// as fifty lines.
+func openNotes(notes [][]byte, v note.Verifier) []opened {
+	out := make([]opened, len(notes))
+	var wg sync.WaitGroup
+	workers := runtime.GOMAXPROCS(0)
+	for w := range workers {
+		wg.Go(func() {
+			for i := w; i < len(notes); i += workers {
+				out[i].checkpoint, out[i].err = openNote(notes[i], v)
+			}
+		})
+	}
+	wg.Wait()
+	return out
 }
 
 // begin is the tree before the first segment that is still there.
@@ -150,31 +197,41 @@ func (c *check) begin(segments []journal.Segment) (edge, bool) {
 	return *m.Edge, true
 }
 
-// replay reads every line and compares the tree at each mark and header.
-func (c *check) replay(start edge, segments []journal.Segment) edge {
-	e := start.clone()
-	at := map[uint64][]checkpoint{}
-	for _, m := range c.marks {
-		at[m.Size] = append(at[m.Size], m)
-	}
+// heads are the trees that segments say they begin with.
+func (c *check) heads(segments []journal.Segment) map[uint64]*edge {
 	heads := map[uint64]*edge{}
 	for _, s := range segments {
+		file := filepath.Base(s.Path)
 		m, err := readMeta(s.Meta)
-		if err != nil {
-			c.bad("the header of %s cannot be read.", filepath.Base(s.Path))
+		switch {
+		case err != nil:
+			c.bad("the header of %s cannot be read.", file)
 			continue
+		case s.Stream != c.name:
+			c.bad("%s belongs to the stream %q.", file, s.Stream)
+		case m.Key != "" && m.Key != hashText(c.verifier):
+			c.bad("%s was written under another signing key (%s).", file, m.Key)
+		case m.Edge != nil && m.Edge.Size != s.First:
+			c.bad("%s begins at line %d and says line %d.", file, s.First, m.Edge.Size)
 		}
 		if m.Edge != nil {
 			heads[s.First] = m.Edge
 		}
 	}
+	return heads
+}
+
+// replay reads every line and compares the tree at each mark and header.
+func (c *check) replay(start edge, segments []journal.Segment) edge {
+	e := start.clone()
+	heads := c.heads(segments)
+	at := map[uint64][]checkpoint{}
+	for _, m := range c.marks {
+		at[m.Size] = append(at[m.Size], m)
+	}
 	see := func() {
-		for _, m := range at[e.Size] {
-			if m.Root != e.root() {
-				c.bad("the lines before number %d are not those that were signed on %s.", m.Size, m.At.Format("2 Jan 2006 15:04:05"))
-			}
-		}
-		if h := heads[e.Size]; h != nil && (h.Size != e.Size || h.root() != e.root()) {
+		c.hold(at[e.Size], &e)
+		if h := heads[e.Size]; h != nil && !c.forged && h.root() != e.root() {
 			c.bad("the segment that begins at line %d was written after other lines than these.", e.Size)
 		}
 		if c.progress != nil && e.Size&0xffff == 0 {
@@ -182,19 +239,43 @@ func (c *check) replay(start edge, segments []journal.Segment) edge {
 		}
 	}
 	see()
-	_, err := journal.Read(c.dir, start.Size, func(r journal.Record) error {
-		if r.Index != e.Size {
-			return fmt.Errorf("line %d follows line %d", r.Index, e.Size)
+	_, err := journal.Batches(c.dir, start.Size, func(first uint64, records [][]byte, pos journal.Position) error {
+		if first != e.Size {
+			return fmt.Errorf("line %d follows line %d", first, e.Size)
 		}
-		e.add(r.Data)
-		see()
+		for _, r := range records {
+			e.add(r)
+			see()
+		}
+		for _, m := range at[pos.Next] {
+			if !c.forged && m.Chain != "" && m.Chain != pos.Chain.String() {
+				c.bad("the chain up to line %d is not the one that was signed on %s.", m.Size, moment(m.At))
+			}
+		}
 		return nil
 	})
 	if err != nil {
-		c.bad("reading stopped after line %d: %v.", e.Size, err)
+		c.broken = true
+		c.bad("line %d cannot be read: %v.", e.Size, err)
 	}
 	return e
 }
+
+// hold compares the tree with what was signed of it.
+func (c *check) hold(marks []checkpoint, e *edge) {
+	for _, m := range marks {
+		switch {
+		case c.forged:
+		case m.Root == e.root():
+			c.proven = m.Size
+		default:
+			c.forged = true
+			c.bad("of the lines %d to %d (the first line is 0) at least one is not what was signed on %s.", c.proven, m.Size-1, moment(m.At))
+		}
+	}
+}
+
+func moment(t time.Time) string { return t.Format("2 Jan 2006 15:04:05") }
 
 // compare finds marks that lie beyond the lines that are there: a cut tail. It
 // returns the size that the newest mark vouches for.
@@ -202,7 +283,7 @@ func (c *check) compare(first, size uint64) (signed uint64) {
 	for _, m := range c.marks {
 		if m.Size > size {
 			c.bad("%d lines are missing at the end: %d were signed on %s, and %d are there.",
-				m.Size-size, m.Size, m.At.Format("2 Jan 2006 15:04:05"), size)
+				m.Size-size, m.Size, moment(m.At), size)
 			return size
 		}
 		if m.Size >= first {
@@ -210,16 +291,4 @@ func (c *check) compare(first, size uint64) (signed uint64) {
 		}
 	}
 	return signed
-}
-
-// latest reads the newest checkpoint of a stream's folder; nil if there is none.
-func latest(dir string) ([]byte, error) {
-	msg, err := os.ReadFile(filepath.Join(dir, latestFile))
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("checkpoint: %w", err)
-	}
-	return msg, nil
 }

@@ -1,0 +1,135 @@
+package trail
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"gradegate/internal/audit"
+)
+
+// The quick search finds what a plain reading of all lines finds.
+func TestSearch(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	c := config(dir, "")
+	c.SegmentBytes = 24 << 10
+	tr := openWith(t, c)
+	r := rand.New(rand.NewPCG(1, 2))
+	pick := func(s ...string) string { return s[r.IntN(len(s))] }
+	start := time.Now().Add(-30 * 24 * time.Hour).Truncate(time.Second)
+	at := func() time.Time { return start.Add(time.Duration(r.IntN(700)) * time.Hour) }
+	var all []audit.Event
+	for i := range 600 {
+		e := audit.Event{
+			ID: fmt.Sprintf("evt_%d", i), At: start.Add(time.Duration(i) * time.Hour),
+			Action: audit.Action(pick("request", "token.issue", "token.revoke", "job.submit")), Outcome: audit.Outcome(pick("allow", "deny")),
+			Actor: pick("usr_ann", "usr_\"joe\"", "usr_zoë", ""), Token: pick("tok_1", "tok_2", ""), Target: pick("tok_1", "job_1", ""),
+			Addr: pick("192.0.2.1", "2001:db8::1"), Reason: pick("", "token_expired"),
+		}
+		if err := tr.Record(t.Context(), e, false); err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, e)
+	}
+	shut(t, tr)
+	hits := 0
+	for range 150 {
+		q := Query{
+			Stream: pick(Use, ""), Actor: pick("", "", "usr_ann", "usr_\"joe\"", "usr_zoë"), Token: pick("", "tok_1"), Target: pick("", "", "job_1"),
+			Action: pick("", "", "token.", "token.revoke", "nothing"), Outcome: pick("", "deny"), Addr: pick("", "2001:db8::1"),
+			Reason: pick("", "token_expired"), Text: pick("", "", "evt_1"), Limit: []int{0, 1, 7, 2000}[r.IntN(4)],
+		}
+		if r.IntN(2) == 0 {
+			q.Since = at()
+		}
+		if r.IntN(3) == 0 {
+			q.Until = at()
+		}
+		var want, got []string
+		for i := range all {
+			if q.matches(&all[i]) && strings.Contains(string(all[i].Encode()), q.Text) {
+				want = append(want, all[i].ID)
+			}
+		}
+		limit := q.Limit
+		if limit == 0 {
+			limit = 100
+		}
+		want = want[max(0, len(want)-limit):]
+		found, err := Search(t.Context(), dir, q)
+		for _, f := range found {
+			got = append(got, f.ID)
+			if f.Stream != Use || f.ID != fmt.Sprintf("evt_%d", f.Index) {
+				t.Errorf("%+v stands elsewhere", f)
+			}
+		}
+		if err != nil || !slices.Equal(got, want) {
+			t.Fatalf("%+v: %v\nfound %q\nwant  %q", q, err, got, want)
+		}
+		hits += len(got)
+	}
+	if hits == 0 {
+		t.Error("no query found anything")
+	}
+	if _, err := Search(t.Context(), t.TempDir(), Query{}); err == nil {
+		t.Error("an empty folder was searched")
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := Search(ctx, dir, Query{}); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}
+
+// Follow sees what another process writes, over the ends of segments.
+func TestFollow(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	tr := open(t, dir, "")
+	defer shut(t, tr)
+	record(t, tr, 0, false)
+	record(t, tr, 1, false)
+	const lines = 200
+	seen, next := make(chan struct{}), uint64(1)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() {
+		ended <- Follow(ctx, dir, Use, 1, func(f Found) error {
+			if f.Index != next || f.ID != fmt.Sprintf("evt_%d", f.Index) {
+				return fmt.Errorf("line %d is %s, wanted %d", f.Index, f.ID, next)
+			}
+			if next++; next == lines {
+				cancel()
+			}
+			if f.Index == 1 {
+				close(seen)
+			}
+			return nil
+		})
+	}()
+	select {
+	case <-seen: // the rest is written behind its back
+	case err := <-ended:
+		t.Fatal(err)
+	}
+	for i := 2; i < lines; i++ {
+		record(t, tr, i, i%7 == 0)
+	}
+	if err := <-ended; err != nil || next != lines {
+		t.Errorf("%d lines, %v", next, err)
+	}
+	boom := errors.New("enough")
+	if err := Follow(t.Context(), dir, Use, 0, func(Found) error { return boom }); !errors.Is(err, boom) {
+		t.Error(err)
+	}
+	if err := Follow(t.Context(), t.TempDir(), Use, 0, func(Found) error { return nil }); err == nil {
+		t.Error("followed nothing")
+	}
+}
