@@ -28,18 +28,23 @@ func TestDeadSubjectDecidesNothing(t *testing.T) {
 		t.Errorf("an administrator off-boards himself: %v", err)
 	}
 	// The request was let in before; now its token is revoked, or its owner re-enrolled.
-	for name, end := range map[string]func(s *policy.Subject){
-		"revoked": func(s *policy.Subject) {
+	// In this order: a re-enrolment ends the session that the other case needs.
+	for _, end := range []struct {
+		name string
+		do   func(s *policy.Subject)
+	}{
+		{"revoked", func(s *policy.Subject) {
 			if _, err := h.Revoke(t.Context(), local, string(s.Token), "", token.Keep); err != nil {
 				t.Fatal(err)
 			}
-		},
-		"re-enrolled": func(*policy.Subject) {
+		}},
+		{"re-enrolled", func(*policy.Subject) {
 			if _, err := h.Invite(t.Context(), local, authority.NewUser{Name: "boss"}); err != nil {
 				t.Fatal(err)
 			}
-		},
+		}},
 	} {
+		name := end.name
 		held := h.subject(t, session.Secret)
 		if name == "revoked" {
 			made, err := h.CreateToken(t.Context(), held, authority.Create{Name: "held"}, authority.Idem{})
@@ -48,7 +53,7 @@ func TestDeadSubjectDecidesNothing(t *testing.T) {
 			}
 			held = h.subject(t, made.Secret)
 		}
-		end(held)
+		end.do(held)
 		if out, err := h.CreateToken(t.Context(), held, authority.Create{Name: "child-" + name}, authority.Idem{}); fault.KindOf(err) != fault.Unauthenticated {
 			t.Errorf("%s: made %v %v", name, out.Token.ID, err)
 		}
