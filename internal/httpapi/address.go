@@ -3,11 +3,14 @@ package httpapi
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
 	"strings"
+	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/realclientip/realclientip-go"
 
@@ -19,10 +22,11 @@ type proxies struct {
 	trusted []netip.Prefix
 	header  string // canonical
 	list    realclientip.Strategy
+	strays  strays
 }
 
 func newProxies(trusted []netip.Prefix, header string) (*proxies, error) {
-	p := &proxies{header: http.CanonicalHeaderKey(header)}
+	p := &proxies{header: http.CanonicalHeaderKey(header), strays: strays{told: map[netip.Prefix]time.Time{}}}
 	if header == "" {
 		p.header = "X-Forwarded-For"
 	}
@@ -83,6 +87,7 @@ type peer struct {
 	uid    uint32
 	hasUID bool
 
+	quiet   atomic.Bool // nothing is to be warned of any more
 	written atomic.Pointer[written]
 	proxied atomic.Pointer[client]
 	agent   atomic.Pointer[agent]
@@ -117,15 +122,93 @@ func (a *API) ConnContext(ctx context.Context, c net.Conn) context.Context {
 	return context.WithValue(ctx, peerKey{}, p)
 }
 
+// peerOf is the other end of the request's connection. A peer that speaks for
+// clients without being trusted is warned of.
 func (a *API) peerOf(r *http.Request) *peer {
-	if p, ok := r.Context().Value(peerKey{}).(*peer); ok {
-		return p
+	p, ok := r.Context().Value(peerKey{}).(*peer)
+	if !ok {
+		p = new(peer)
+		if ap, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
+			p.addr = ap.Addr().Unmap().WithZone("")
+		}
 	}
-	p := new(peer)
-	if ap, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
-		p.addr = ap.Addr().Unmap().WithZone("")
+	if !p.quiet.Load() {
+		a.noticeStray(p, r.Header)
 	}
 	return p
+}
+
+// noticeStray warns that a forwarding header is ignored. That is as it should
+// be; but where trusted_proxies was forgotten, all clients of the proxy look
+// like one, and share its limits and its address.
+func (a *API) noticeStray(p *peer, h http.Header) {
+	list := a.proxies
+	if !p.addr.IsValid() || list.trust(p.addr) {
+		p.quiet.Store(true)
+		return
+	}
+	name := list.strayHeader(h)
+	if name == "" {
+		return
+	}
+	p.quiet.Store(true)
+	if !list.strays.tell(p.addr, a.Now()) {
+		return
+	}
+	line := []any{"peer", p.addr.String(), "header", name, "fix", "trusted_proxies: [" + p.addr.String() + "]"}
+	if name != list.header {
+		line = append(line, "fix_too", "proxy_header: "+name)
+	}
+	a.Logger.Warn("a forwarding header is ignored, since its sender is no trusted proxy; if it is your proxy, all of its clients look like one", line...)
+}
+
+// strayHeader is the header in which somebody speaks for a client; "" if in none.
+func (p *proxies) strayHeader(h http.Header) string {
+	if len(h[p.header]) > 0 {
+		return p.header
+	}
+	for _, name := range [...]string{"X-Forwarded-For", "X-Real-Ip", "Forwarded"} {
+		if len(h[name]) > 0 {
+			return name
+		}
+	}
+	return ""
+}
+
+// strays remembers for which networks a warning was given, for an hour.
+type strays struct {
+	mu   sync.Mutex
+	told map[netip.Prefix]time.Time
+}
+
+const (
+	tellAgain = time.Hour
+	// mostTold bounds the memory, and the lines that somebody with many
+	// addresses can make us write. A forgotten setting shows in the first one.
+	mostTold = 64
+)
+
+// tell reports whether it is time to warn of an address.
+func (s *strays) tell(a netip.Addr, now time.Time) bool {
+	bits := 64
+	if a.Is4() {
+		bits = 32
+	}
+	network, err := a.Prefix(bits)
+	if err != nil {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if last, ok := s.told[network]; ok && now.Sub(last) < tellAgain {
+		return false
+	}
+	maps.DeleteFunc(s.told, func(_ netip.Prefix, last time.Time) bool { return now.Sub(last) >= tellAgain })
+	if len(s.told) >= mostTold {
+		return false
+	}
+	s.told[network] = now
+	return true
 }
 
 // client is who sent the request: the peer, or whom a trusted peer names.

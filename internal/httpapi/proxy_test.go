@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"gradegate/internal/audit"
 	"gradegate/internal/token"
@@ -103,6 +105,62 @@ func TestBehindAProxy(t *testing.T) {
 	}
 }
 
+// TestStrayHeader: whoever forgot trusted_proxies learns of it from the log,
+// with what to write, and nobody can fill the log with it (R2.2).
+func TestStrayHeader(t *testing.T) {
+	now := t0
+	w := build(t, func(d *Deps) {
+		d.TrustedProxies, d.ProxyHeader = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, "X-Real-IP"
+		d.Now = func() time.Time { return now }
+	})
+	warned := func(peer string, path string, headers ...string) string {
+		t.Helper()
+		before := len(w.log.String())
+		r := httptest.NewRequest(get, path, nil)
+		r.RemoteAddr = netip.AddrPortFrom(netip.MustParseAddr(peer), 1).String()
+		r.Header.Set("Authorization", "Bearer "+w.ann.Reveal())
+		for i := 0; i < len(headers); i += 2 {
+			r.Header.Set(headers[i], headers[i+1])
+		}
+		a := httptest.NewRecorder()
+		w.api.Public().ServeHTTP(a, r)
+		if path == "/v1/whoami" && (a.Code != http.StatusOK || !strings.Contains(a.Body.String(), `"ip":"`+plain(peer).String()+`"`)) {
+			t.Errorf("%s: %d %s", peer, a.Code, a.Body)
+		}
+		return w.log.String()[before:]
+	}
+	const whoami, fix = "/v1/whoami", `fix="trusted_proxies: [192.0.2.7]"`
+	if s := warned("192.0.2.7", whoami); s != "" {
+		t.Errorf("without a header: %s", s)
+	}
+	if s := warned("10.0.0.1", "/livez", "X-Real-IP", "203.0.113.9"); s != "" {
+		t.Errorf("of a proxy of ours: %s", s)
+	}
+	if s := warned("192.0.2.7", whoami, "X-Real-IP", "203.0.113.9"); !strings.Contains(s, fix) || !strings.Contains(s, "header=X-Real-Ip") || strings.Contains(s, "203.0.113.9") || strings.Contains(s, "fix_too") {
+		t.Errorf("%s", s)
+	}
+	for _, peer := range []string{"192.0.2.7", "::ffff:192.0.2.7"} {
+		if s := warned(peer, whoami, "X-Real-IP", "203.0.113.9"); s != "" {
+			t.Errorf("again: %s", s)
+		}
+	}
+	now = now.Add(time.Hour)
+	if s := warned("192.0.2.7", "/authz/nginx", "Forwarded", "for=203.0.113.9"); !strings.Contains(s, fix) || !strings.Contains(s, `fix_too="proxy_header: Forwarded"`) {
+		t.Errorf("an hour later, in another header: %s", s)
+	}
+	if s := warned("2001:db8::1", whoami, "X-Forwarded-For", "x"); !strings.Contains(s, `fix="trusted_proxies: [2001:db8::1]"`) {
+		t.Errorf("%s", s)
+	}
+	lines := 0
+	for i := range 3 * mostTold {
+		lines += strings.Count(warned(fmt.Sprintf("198.51.100.%d", i), "/livez", "X-Real-IP", "x"), "\n")
+		lines += strings.Count(warned(fmt.Sprintf("2001:db8::%x", i), "/livez", "X-Real-IP", "x"), "\n")
+	}
+	if n := len(w.api.proxies.strays.told); lines != mostTold-2 || n != mostTold {
+		t.Errorf("%d lines, %d networks remembered", lines, n)
+	}
+}
+
 // TestAuthz: the two contracts, side by side.
 func TestAuthz(t *testing.T) {
 	w := build(t)
@@ -133,7 +191,7 @@ func TestAuthz(t *testing.T) {
 				t.Errorf("%s%s: %d %v %s", path, c.query, a.status, a.header, a.body)
 			}
 			if status == 200 && (a.header.Get("X-Auth-User-Id") != "usr_ann" || a.header.Get("X-Auth-Username") != "ann" ||
-				a.header.Get("X-Auth-Kind") != "pat" || a.header.Get("X-Auth-Mode") != "normal" || a.header.Get("X-Token-Expires-In") == "" ||
+				a.header.Get("X-Auth-Mode") != "normal" || a.header.Get("X-Token-Expires-In") == "" ||
 				strings.Contains(a.header.Get("X-Auth-Scopes"), "admin")) {
 				t.Errorf("%v", a.header)
 			}

@@ -179,6 +179,9 @@ func (j *Journal) full() bool {
 	return j.head.Offset >= j.o.SegmentBytes && j.head.Next > j.first
 }
 
+// zeros is written in pieces, so that allocating costs no memory.
+var zeros [64 << 10]byte
+
 // preallocate keeps zeros ahead of the end. Its failure is not the journal's: the
 // write that follows tells whether there is room for what matters.
 func (j *Journal) preallocate(need int64) {
@@ -186,9 +189,10 @@ func (j *Journal) preallocate(need int64) {
 	if j.o.Preallocate <= 0 || end <= j.allocated {
 		return
 	}
-	from := max(j.allocated, j.head.Offset)
-	zeros := make([]byte, end+j.o.Preallocate-from)
-	if err := writeAt(j.f, zeros, from); err == nil {
+	for from := max(j.allocated, j.head.Offset); from < end+j.o.Preallocate; from = j.allocated {
+		if writeAt(j.f, zeros[:], from) != nil {
+			return
+		}
 		j.allocated = from + int64(len(zeros))
 	}
 }
