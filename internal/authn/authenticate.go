@@ -129,7 +129,7 @@ func (t *Table) authenticateHandle(p token.Presented, addr netip.Addr, now time.
 	}
 	s.Kind, s.Job = record.Kind, record.Job
 	switch {
-	case owner.Epochs.Person > record.Person, t.endsHandles(record.Via):
+	case record.Leaked, owner.Epochs.Person > record.Person, t.endsHandles(record.Via):
 		return s, Ref{}, byState[token.StateRevoked]
 	case owner.Status != principal.Active:
 		return s, Ref{}, byState[token.StateOwnerInactive]
@@ -201,7 +201,7 @@ func (t *Table) JobWish(id principal.ID, via token.ID, person int64) token.Wish 
 		if gone {
 			wish = token.CancelQueued
 		}
-		if gone && owner.CancelJobs {
+		if owner.CancelBefore > person {
 			wish = token.CancelAll
 		}
 	}

@@ -205,8 +205,11 @@ func TestJobWish(t *testing.T) {
 	}
 	back := gone.Reenrol(t0)
 	tab.Apply(Change{Principals: []principal.Principal{back}})
-	if wish() == token.Keep {
-		t.Error("a re-hired person's old job goes on as if nothing had happened")
+	if wish() != token.CancelAll {
+		t.Error("a re-enrolment forgot that the jobs from before were to be stopped")
+	}
+	if now := tab.JobWish(ann.ID, "tok_another", back.Epochs.Person); now != token.Keep {
+		t.Errorf("a re-hired person's new job: %s", now)
 	}
 }
 

@@ -26,6 +26,7 @@ type Handle struct {
 	Via    token.ID
 	Person int64     // the owner's person epoch at submit
 	Until  time.Time // zero: the job has not ended
+	Leaked bool      // reported: it authenticates nobody any more
 }
 
 // LastUse is a use of a token that is not yet in the store.

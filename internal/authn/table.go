@@ -236,5 +236,18 @@ func (t *Table) Holder(p token.Presented) (token.ID, bool) {
 	return k.ID, true
 }
 
+// HandleJob finds the job that a job handle or run token belongs to, whatever
+// its state. The id is empty if there is none.
+func (t *Table) HandleJob(p token.Presented) (id string) {
+	e, ok := t.handles.get(p.Public)
+	if !ok {
+		return ""
+	}
+	if r := e.record.Load(); r != nil && r.Kind == p.Kind && r.Digest.Equal(p.Digest) {
+		return r.Job
+	}
+	return ""
+}
+
 // Len is the number of tokens in memory.
 func (t *Table) Len() int { return t.tokens.len() }

@@ -10,14 +10,10 @@ package authority
 import (
 	"context"
 	"crypto/rand"
-	"crypto/sha256"
-	"encoding/json"
-	"errors"
 	"time"
 
 	"gradegate/internal/audit"
 	"gradegate/internal/clock"
-	"gradegate/internal/fault"
 	"gradegate/internal/keys"
 	"gradegate/internal/policy"
 	"gradegate/internal/principal"
@@ -77,16 +73,6 @@ type Issued struct {
 	Replayed bool
 }
 
-// Idem is what makes a request repeatable: the key its client chose, what it
-// presented, and what it asked for. Without a key nothing is remembered.
-type Idem struct {
-	Key       string
-	Presented token.Secret
-}
-
-// replyLife is how long a lost answer can be asked for again (R2.1).
-const replyLife = 10 * time.Minute
-
 // newID makes a sortable id with the prefix: the time in microseconds, then 80
 // random bits, all in a base-32 alphabet whose order is that of its bytes.
 func newID(prefix string, now time.Time) string { return prefix + SortableID(now) }
@@ -140,115 +126,3 @@ func (a *Authority) event(s *policy.Subject, action audit.Action, now time.Time)
 	}
 	return e
 }
-
-// replay answers a repeated request, if it is one: the same key with the same
-// request opens the same secret again.
-func (a *Authority) replay(ctx context.Context, key *ReplyKey, request [32]byte, idem Idem) (*Issued, error) {
-	if key == nil {
-		return nil, nil
-	}
-	r, err := a.store.Reply(ctx, *key, a.now())
-	if fault.KindOf(err) == fault.NotFound && err != nil {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	if r.Request != request {
-		return nil, errKeyReused
-	}
-	text, err := a.keys.Open(r.Sealed, idem.Key, idem.Presented.Reveal())
-	if err != nil {
-		return nil, errKeyReused.Caused(err)
-	}
-	secret, err := token.ReadSecret(string(text))
-	if err != nil {
-		return nil, err
-	}
-	issued := &Issued{Secret: secret, Replayed: true}
-	if issued.Token, err = a.store.Token(ctx, token.ID(r.Ref)); err != nil {
-		return nil, err
-	}
-	if issued.Token.Predecessor != "" {
-		if old, err := a.store.Token(ctx, issued.Token.Predecessor); err == nil {
-			issued.Predecessor = &old
-		}
-	}
-	return issued, nil
-}
-
-// once carries a request out, unless it was carried out before under the same
-// Idempotency-Key. When it meets a conflict, the conflict may be its own twin,
-// which was quicker: then the twin's answer is the answer.
-func (a *Authority) once(ctx context.Context, key *ReplyKey, request [32]byte, idem Idem, do func() (Issued, error)) (Issued, error) {
-	return retry(func() (Issued, error) {
-		if old, err := a.replay(ctx, key, request, idem); err != nil || old != nil {
-			return deref(old), err
-		}
-		made, err := do()
-		if err == nil || key == nil || fault.KindOf(err) != fault.Conflict {
-			return made, err
-		}
-		if old, e := a.replay(ctx, key, request, idem); e != nil || old != nil {
-			return deref(old), e
-		}
-		if errors.Is(err, ErrReplyExists) {
-			err = ErrMoved // the twin is about to be committed: the next round meets its answer
-		}
-		return made, err
-	})
-}
-
-var errKeyReused = fault.New(fault.Mismatched, "idempotency_key_reused",
-	"This Idempotency-Key was used for another request.").WithFix("Use a fresh key for each request.")
-
-// reply seals what a request is answered, to be stored with the decision.
-func (a *Authority) reply(key *ReplyKey, request [32]byte, idem Idem, made Issued, now time.Time) *Reply {
-	if key == nil {
-		return nil
-	}
-	return &Reply{
-		Key: *key, Request: request, Ref: string(made.Token.ID), Until: now.Add(replyLife),
-		Sealed: a.keys.Seal([]byte(made.Secret.Reveal()), idem.Key, idem.Presented.Reveal()),
-	}
-}
-
-// replyKey binds an Idempotency-Key to the secret that was presented with it:
-// two people who choose the same key never meet.
-func replyKey(idem Idem) *ReplyKey {
-	if idem.Key == "" || idem.Presented.IsZero() {
-		return nil
-	}
-	d := idem.Presented.Presented().Digest
-	key := ReplyKey(sha256.Sum256(append(d[:], idem.Key...)))
-	return &key
-}
-
-// requestDigest is what two requests under one key must agree in.
-func requestDigest(what string, request any) [32]byte {
-	text, err := json.Marshal(request)
-	if err != nil {
-		text = []byte(err.Error()) // our own plain structs always encode
-	}
-	return sha256.Sum256(append([]byte(what+"\n"), text...))
-}
-
-// retry runs a decision again when a version moved between reading and
-// writing; after a few rounds the conflict is the answer.
-func retry[T any](do func() (T, error)) (T, error) {
-	for round := 0; ; round++ {
-		v, err := do()
-		if err == nil || round == 4 || !errors.Is(err, ErrMoved) {
-			return v, err
-		}
-	}
-}
-
-// ErrMoved is what a store says when a version no longer stands.
-var ErrMoved = fault.New(fault.Conflict, "version_moved", "It was changed by somebody else meanwhile.").
-	WithFix("Look at it again and repeat the command.")
-
-// ErrReplyExists is what a store says when the same Idempotency-Key was just
-// answered by another request.
-var ErrReplyExists = fault.New(fault.Conflict, "reply_exists", "The same request is being answered already.").
-	WithFix("Repeat the request with the same Idempotency-Key.")

@@ -16,7 +16,7 @@ import (
 func TestDeadSubjectDecidesNothing(t *testing.T) {
 	h := open(t, authority.Rules{MaxPersonal: 10})
 	local := &policy.Subject{Local: true}
-	boss, err := h.Invite(t.Context(), local, authority.NewUser{Name: "boss", Role: "admin"})
+	boss, err := h.Invite(t.Context(), local, authority.NewUser{Name: "boss", Role: "admin"}, authority.Idem{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,7 +39,7 @@ func TestDeadSubjectDecidesNothing(t *testing.T) {
 			}
 		}},
 		{"re-enrolled", func(*policy.Subject) {
-			if _, err := h.Invite(t.Context(), local, authority.NewUser{Name: "boss"}); err != nil {
+			if _, err := h.Invite(t.Context(), local, authority.NewUser{Name: "boss"}, authority.Idem{}); err != nil {
 				t.Fatal(err)
 			}
 		}},
@@ -57,7 +57,7 @@ func TestDeadSubjectDecidesNothing(t *testing.T) {
 		if out, err := h.CreateToken(t.Context(), held, authority.Create{Name: "child-" + name}, authority.Idem{}); fault.KindOf(err) != fault.Unauthenticated {
 			t.Errorf("%s: made %v %v", name, out.Token.ID, err)
 		}
-		if _, err := h.Invite(t.Context(), held, authority.NewUser{Name: "mallory", Role: "admin"}); fault.KindOf(err) != fault.Unauthenticated {
+		if _, err := h.Invite(t.Context(), held, authority.NewUser{Name: "mallory", Role: "admin"}, authority.Idem{}); fault.KindOf(err) != fault.Unauthenticated {
 			t.Errorf("%s: invited: %v", name, err)
 		}
 		if _, err := h.RotateToken(t.Context(), held, authority.Rotate{Token: "self"}, authority.Idem{}); err == nil {

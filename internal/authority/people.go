@@ -22,16 +22,21 @@ type NewUser struct {
 }
 
 // CreateUser makes a principal that holds no credential yet: invite it.
-func (a *Authority) CreateUser(ctx context.Context, s *policy.Subject, u NewUser) (principal.Principal, error) {
+func (a *Authority) CreateUser(ctx context.Context, s *policy.Subject, u NewUser, idem Idem) (principal.Principal, error) {
 	if err := policy.Decide(s, policy.UserManage, policy.Resource{}); err != nil {
 		return principal.Principal{}, err
 	}
-	p, e, err := a.draftUser(s, u)
-	if err != nil {
-		return principal.Principal{}, err
-	}
-	_, err = a.commit(ctx, s, Decision{Principals: []PrincipalChange{{New: p}}}, e)
-	return p, err
+	r := repeat(s, idem, "user.create", u)
+	again := func(known Reply) (principal.Principal, error) { return a.store.Principal(ctx, principal.ID(known.Ref)) }
+	return once(ctx, a, r, again, func() (principal.Principal, error) {
+		p, e, err := a.draftUser(s, u)
+		if err != nil {
+			return p, err
+		}
+		d := Decision{Principals: []PrincipalChange{{New: p}}, Reply: a.reply(r, string(p.ID), token.Secret{}, p.CreatedAt)}
+		_, err = a.commit(ctx, s, d, e)
+		return p, err
+	})
 }
 
 func (a *Authority) draftUser(s *policy.Subject, u NewUser) (principal.Principal, audit.Event, error) {
@@ -67,17 +72,20 @@ type Invited struct {
 	Principal principal.Principal
 	// Reenrolled is set when the person held credentials before: they are dead now.
 	Reenrolled bool
+	// Replayed is set when the same answer was given before.
+	Replayed bool
 }
 
 // Invite makes a one-time code for a user, who is created if there is none of
 // that name (u.Role and u.Email are for that case). For somebody who ever held
 // a credential this is a re-enrolment: everything issued before is dead.
-func (a *Authority) Invite(ctx context.Context, s *policy.Subject, u NewUser) (Invited, error) {
+func (a *Authority) Invite(ctx context.Context, s *policy.Subject, u NewUser, idem Idem) (Invited, error) {
 	if err := policy.Decide(s, policy.UserManage, policy.Resource{}); err != nil {
 		return Invited{}, err
 	}
-	return retry(func() (Invited, error) {
-		out, err := a.inviteOnce(ctx, s, u)
+	r := repeat(s, idem, "user.invite", u)
+	return once(ctx, a, r, a.reinvite(ctx, r), func() (Invited, error) {
+		out, err := a.inviteOnce(ctx, s, u, r)
 		if fault.CodeOf(err) == "name_taken" && err != nil {
 			return out, ErrMoved // somebody made the same user meanwhile: invite that one
 		}
@@ -85,7 +93,20 @@ func (a *Authority) Invite(ctx context.Context, s *policy.Subject, u NewUser) (I
 	})
 }
 
-func (a *Authority) inviteOnce(ctx context.Context, s *policy.Subject, u NewUser) (Invited, error) {
+// reinvite gives the code of a repeated request again.
+func (a *Authority) reinvite(ctx context.Context, r repeatable) func(Reply) (Invited, error) {
+	return func(known Reply) (Invited, error) {
+		made, err := a.reissue(ctx, r)(known)
+		if err != nil {
+			return Invited{}, err
+		}
+		p, err := a.store.Principal(ctx, made.Token.Owner)
+		held := !p.Enrolled.IsZero() && p.Enrolled.Before(made.Token.IssuedAt)
+		return Invited{Code: made.Secret, Token: made.Token, Principal: p, Reenrolled: held, Replayed: true}, err
+	}
+}
+
+func (a *Authority) inviteOnce(ctx context.Context, s *policy.Subject, u NewUser, r repeatable) (Invited, error) {
 	now := a.now()
 	var d Decision
 	var events []audit.Event
@@ -126,6 +147,7 @@ func (a *Authority) inviteOnce(ctx context.Context, s *policy.Subject, u NewUser
 		Renewal: token.Fixed, Lifetime: token.InviteLifetime, FixedEnd: now.Add(token.InviteLifetime),
 	}
 	d.Tokens = append(d.Tokens, TokenChange{New: out.Token})
+	d.Reply = a.reply(r, string(out.Token.ID), out.Code, now)
 	e := a.event(s, audit.InviteIssue, now)
 	e.Target, e.Owner = string(out.Token.ID), string(out.Principal.ID)
 	_, err = a.commit(ctx, s, d, append(events, e)...)
@@ -152,11 +174,8 @@ func (a *Authority) endInvites(ctx context.Context, owner principal.ID) ([]Token
 // for. A code works once; the same Idempotency-Key gives the same answer again
 // for ten minutes, so that a lost answer locks nobody out.
 func (a *Authority) Redeem(ctx context.Context, s *policy.Subject, code token.Secret, name, key string) (Issued, principal.Principal, error) {
-	idem := Idem{Key: key, Presented: code}
-	rk, request := replyKey(idem), requestDigest("invite.redeem", name)
-	made, err := a.once(ctx, rk, request, idem, func() (Issued, error) {
-		return a.redeemOnce(ctx, s, code, name, idem, rk, request)
-	})
+	r := repeat(s, Idem{Key: key, Presented: code}, "invite.redeem", name)
+	made, err := once(ctx, a, r, a.reissue(ctx, r), func() (Issued, error) { return a.redeemOnce(ctx, s, code, name, r) })
 	if err != nil {
 		return Issued{}, principal.Principal{}, err
 	}
@@ -167,7 +186,7 @@ func (a *Authority) Redeem(ctx context.Context, s *policy.Subject, code token.Se
 var errInvite = fault.New(fault.Unauthenticated, "invite_invalid", "The invite code is not valid: it was used, replaced or has lapsed, or it was mistyped.").
 	WithFix("Ask an administrator for another one: gradegate user invite NAME")
 
-func (a *Authority) redeemOnce(ctx context.Context, s *policy.Subject, code token.Secret, name string, idem Idem, rk *ReplyKey, request [32]byte) (Issued, error) {
+func (a *Authority) redeemOnce(ctx context.Context, s *policy.Subject, code token.Secret, name string, r repeatable) (Issued, error) {
 	shown := code.Presented()
 	id, ok := a.table.Holder(shown)
 	if !ok || shown.Kind != token.Invite {
@@ -193,7 +212,7 @@ func (a *Authority) redeemOnce(ctx context.Context, s *policy.Subject, code toke
 	}
 	used, _ := invite.Revoke(token.Redeemed, token.Keep, now)
 	made := a.session(p, name, now)
-	d := Decision{Tokens: []TokenChange{{Old: &invite, New: used}, {New: made.Token}}, Reply: a.reply(rk, request, idem, made, now)}
+	d := Decision{Tokens: []TokenChange{{Old: &invite, New: used}, {New: made.Token}}, Reply: a.reply(r, string(made.Token.ID), made.Secret, now)}
 	e := a.event(s, audit.InviteRedeem, now)
 	e.Actor, e.Token, e.Target, e.Owner = string(p.ID), string(invite.ID), string(made.Token.ID), string(p.ID)
 	e.Detail = map[string]string{"name": name}
@@ -303,7 +322,7 @@ func (a *Authority) person(ctx context.Context, s *policy.Subject, idOrName stri
 		e := a.event(s, action, a.now())
 		e.Target, e.Owner = string(p.ID), string(p.ID)
 		if action == audit.UserOffboard {
-			e.Detail = map[string]string{"cancel_jobs": strconv.FormatBool(out.CancelJobs)}
+			e.Detail = map[string]string{"cancel_jobs": strconv.FormatBool(out.CancelBefore == out.Epochs.Person)}
 		}
 		if _, err := a.commit(ctx, s, Decision{Principals: []PrincipalChange{{Old: &p, New: out}}}, e); err != nil {
 			return p, err

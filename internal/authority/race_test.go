@@ -48,7 +48,7 @@ func open(t *testing.T, rules authority.Rules) house {
 func (h house) person(t *testing.T, name string) (*policy.Subject, token.Secret) {
 	t.Helper()
 	local := &policy.Subject{Local: true}
-	made, err := h.Invite(t.Context(), local, authority.NewUser{Name: name})
+	made, err := h.Invite(t.Context(), local, authority.NewUser{Name: name}, authority.Idem{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -162,6 +162,106 @@ func TestSealedReplay(t *testing.T) {
 	}
 }
 
+// B3 for people: an invite whose answer was lost is asked for again, and cuts
+// nobody off a second time; so is the making of a user, also by the local
+// administrator, who presents no secret.
+func TestPeopleReplay(t *testing.T) {
+	h := open(t, authority.Rules{})
+	local := &policy.Subject{Local: true}
+	h.person(t, "boss")
+	for name, s := range map[string]struct {
+		*policy.Subject
+		idem authority.Idem
+	}{
+		"local": {local, authority.Idem{Key: "k"}},
+		"admin": func() (s struct {
+			*policy.Subject
+			idem authority.Idem
+		}) {
+			made, err := h.Invite(t.Context(), local, authority.NewUser{Name: "root", Role: "admin"}, authority.Idem{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			session, _, err := h.Redeem(t.Context(), &policy.Subject{}, made.Code, "", "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.Subject, s.idem = h.subject(t, session.Secret), authority.Idem{Key: "k", Presented: session.Secret}
+			return s
+		}(),
+	} {
+		user := authority.NewUser{Name: "ann-" + name}
+		first, err := h.CreateUser(t.Context(), s.Subject, user, s.idem)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again, err := h.CreateUser(t.Context(), s.Subject, user, s.idem); err != nil || again.ID != first.ID {
+			t.Errorf("%s: made again: %v %v", name, again, err)
+		}
+		if _, err := h.CreateUser(t.Context(), s.Subject, authority.NewUser{Name: "eve"}, s.idem); fault.CodeOf(err) != "idempotency_key_reused" {
+			t.Errorf("%s: another user under the key: %v", name, err)
+		}
+		key := s.idem
+		key.Key = "invite"
+		codes := map[string]bool{}
+		var mu sync.Mutex
+		var wg sync.WaitGroup
+		for range 10 {
+			wg.Go(func() {
+				out, err := h.Invite(context.Background(), s.Subject, user, key)
+				if err != nil || out.Principal.ID != first.ID || out.Reenrolled {
+					t.Errorf("%s: %+v %v", name, out, err)
+				}
+				mu.Lock()
+				codes[out.Code.Reveal()] = true
+				mu.Unlock()
+			})
+		}
+		wg.Wait()
+		if len(codes) != 1 {
+			t.Errorf("%s: %d codes for one request", name, len(codes))
+		}
+		for code := range codes {
+			secret, _ := token.ReadSecret(code)
+			session, _, err := h.Redeem(t.Context(), &policy.Subject{}, secret, "laptop", "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := h.Invite(t.Context(), s.Subject, user, key); err != nil {
+				t.Error(err)
+			}
+			h.subject(t, session.Secret) // the repeated invite was no re-enrolment
+		}
+	}
+}
+
+// An owner does not resume what an administrator suspended.
+func TestSuspendedByAdmin(t *testing.T) {
+	h := open(t, authority.Rules{MaxPersonal: 2})
+	local := &policy.Subject{Local: true}
+	ann, _ := h.person(t, "ann")
+	made, err := h.CreateToken(t.Context(), ann, authority.Create{Name: "laptop"}, authority.Idem{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := string(made.Token.ID)
+	for _, by := range []*policy.Subject{ann, local} {
+		if _, err := h.Suspend(t.Context(), by, id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := h.Suspend(t.Context(), ann, id); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.Resume(t.Context(), ann, id); fault.CodeOf(err) != "suspended_by_admin" {
+		t.Errorf("its owner resumes it: %v", err)
+	}
+	if _, err := h.Resume(t.Context(), local, id); err != nil {
+		t.Error(err)
+	}
+	h.subject(t, made.Secret)
+}
+
 // An unused successor whose secret was lost is replaced only by asking so; a
 // used one never.
 func TestReplaceUnused(t *testing.T) {
@@ -206,7 +306,7 @@ func TestReenrolment(t *testing.T) {
 	if _, err := h.RotateToken(t.Context(), root, authority.Rotate{Token: string(made.Token.ID)}, authority.Idem{}); fault.KindOf(err) != fault.NotFound {
 		t.Errorf("an administrator rotated somebody's token: %v", err)
 	}
-	invited, err := h.Invite(t.Context(), root, authority.NewUser{Name: "ann"})
+	invited, err := h.Invite(t.Context(), root, authority.NewUser{Name: "ann"}, authority.Idem{})
 	if err != nil || !invited.Reenrolled {
 		t.Fatal(invited, err)
 	}

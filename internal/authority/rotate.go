@@ -24,13 +24,11 @@ type Rotate struct {
 // everybody else is told that it exists. The same Idempotency-Key gives the
 // same secret again for ten minutes, also after a crash.
 func (a *Authority) RotateToken(ctx context.Context, s *policy.Subject, r Rotate, idem Idem) (Issued, error) {
-	key, request := replyKey(idem), requestDigest("token.rotate", r)
-	return a.once(ctx, key, request, idem, func() (Issued, error) {
-		return a.rotateOnce(ctx, s, r, idem, key, request)
-	})
+	q := repeat(s, idem, "token.rotate", r)
+	return once(ctx, a, q, a.reissue(ctx, q), func() (Issued, error) { return a.rotateOnce(ctx, s, r, q) })
 }
 
-func (a *Authority) rotateOnce(ctx context.Context, s *policy.Subject, r Rotate, idem Idem, key *ReplyKey, request [32]byte) (Issued, error) {
+func (a *Authority) rotateOnce(ctx context.Context, s *policy.Subject, r Rotate, q repeatable) (Issued, error) {
 	old, err := a.find(ctx, s, r.Token)
 	if err != nil {
 		return Issued{}, err
@@ -67,7 +65,7 @@ func (a *Authority) rotateOnce(ctx context.Context, s *policy.Subject, r Rotate,
 	made := Issued{Secret: secret, Token: successor, Predecessor: &before}
 	// The predecessor's row first: it carries the version that decides a race.
 	d.Tokens = append([]TokenChange{{Old: &old, New: before}}, append(d.Tokens, TokenChange{New: successor})...)
-	d.Reply = a.reply(key, request, idem, made, now)
+	d.Reply = a.reply(q, string(successor.ID), secret, now)
 
 	e := a.event(s, audit.TokenRotate, now)
 	e.Target, e.Owner = string(old.ID), string(old.Owner)
@@ -162,12 +160,16 @@ func (a *Authority) Revoke(ctx context.Context, s *policy.Subject, idOrName, not
 				return Revocation{}, masked(err)
 			}
 		}
-		reason := token.ByOwner
-		if s.Local || s.Principal.ID != t.Owner {
-			reason = token.ByAdmin
-		}
-		return a.end(ctx, s, t, reason, jobs, audit.TokenRevoke, note)
+		return a.end(ctx, s, t, by(s, &t), jobs, audit.TokenRevoke, note)
 	})
+}
+
+// by says in which part the subject acts on a token.
+func by(s *policy.Subject, t *token.Token) token.Reason {
+	if s.Local || s.Principal.ID != t.Owner {
+		return token.ByAdmin
+	}
+	return token.ByOwner
 }
 
 // end revokes one token in one decision, and drains what was being admitted.
@@ -196,12 +198,13 @@ func (a *Authority) Suspend(ctx context.Context, s *policy.Subject, idOrName str
 	return a.stand(ctx, s, idOrName, audit.TokenSuspend, token.Token.Suspend)
 }
 
-// Resume lets a suspended token go on. Its clocks ran on meanwhile.
+// Resume lets a suspended token go on. Its clocks ran on meanwhile. What an
+// administrator suspended, only an administrator resumes.
 func (a *Authority) Resume(ctx context.Context, s *policy.Subject, idOrName string) (token.Token, error) {
 	return a.stand(ctx, s, idOrName, audit.TokenResume, token.Token.Resume)
 }
 
-func (a *Authority) stand(ctx context.Context, s *policy.Subject, idOrName string, action audit.Action, to func(token.Token) (token.Token, error)) (token.Token, error) {
+func (a *Authority) stand(ctx context.Context, s *policy.Subject, idOrName string, action audit.Action, to func(token.Token, token.Reason) (token.Token, error)) (token.Token, error) {
 	return retry(func() (token.Token, error) {
 		t, err := a.find(ctx, s, idOrName)
 		if err != nil {
@@ -210,7 +213,7 @@ func (a *Authority) stand(ctx context.Context, s *policy.Subject, idOrName strin
 		if err := policy.Decide(s, policy.TokenSuspend, policy.Resource{Owner: t.Owner}); err != nil {
 			return token.Token{}, masked(err)
 		}
-		changed, err := to(t)
+		changed, err := to(t, by(s, &t))
 		if err != nil {
 			return t, err
 		}

@@ -34,13 +34,11 @@ func (a *Authority) CreateToken(ctx context.Context, s *policy.Subject, c Create
 	if err := policy.Decide(s, policy.TokenCreate, policy.Resource{Owner: s.Principal.ID}); err != nil {
 		return Issued{}, err
 	}
-	key, request := replyKey(idem), requestDigest("token.create", c)
-	return a.once(ctx, key, request, idem, func() (Issued, error) {
-		return a.createOnce(ctx, s, c, idem, key, request)
-	})
+	r := repeat(s, idem, "token.create", c)
+	return once(ctx, a, r, a.reissue(ctx, r), func() (Issued, error) { return a.createOnce(ctx, s, c, r) })
 }
 
-func (a *Authority) createOnce(ctx context.Context, s *policy.Subject, c Create, idem Idem, key *ReplyKey, request [32]byte) (Issued, error) {
+func (a *Authority) createOnce(ctx context.Context, s *policy.Subject, c Create, r repeatable) (Issued, error) {
 	now := a.now()
 	own, err := a.store.TokensOf(ctx, s.Principal.ID)
 	if err != nil {
@@ -67,7 +65,7 @@ func (a *Authority) createOnce(ctx context.Context, s *policy.Subject, c Create,
 	}
 	made := Issued{Secret: secret, Token: t}
 	d.Tokens = append(d.Tokens, TokenChange{New: t})
-	d.Reply = a.reply(key, request, idem, made, now)
+	d.Reply = a.reply(r, string(t.ID), secret, now)
 	e := a.event(s, audit.TokenIssue, now)
 	e.Target, e.Owner = string(t.ID), string(t.Owner)
 	e.Detail = map[string]string{"kind": t.Kind.String(), "name": t.Name, "scopes": strings.Join(t.Scopes, " ")}
@@ -248,13 +246,6 @@ func better(t, than *token.Token) bool {
 // ErrNoToken is the answer for a token that is absent or somebody else's.
 var ErrNoToken = fault.New(fault.NotFound, "token_not_found", "There is no such token, or it is not yours.").
 	WithFix("gradegate token list")
-
-func deref(i *Issued) Issued {
-	if i == nil {
-		return Issued{}
-	}
-	return *i
-}
 
 // Tokens lists the owner's tokens, newest first. The owner may be "" for the
 // subject's own.

@@ -46,6 +46,9 @@ type Gate interface {
 	Admit(s *policy.Subject) (release func(), err error)
 	// JobWish says what the present facts mean for a job.
 	JobWish(owner principal.ID, via token.ID, person int64) token.Wish
+	// HandleJob finds the job of a job handle or run token, whatever its state;
+	// empty if there is none.
+	HandleJob(token.Presented) string
 }
 
 // Config is what a Grading is made of.

@@ -138,7 +138,7 @@ func (h house) competition(t *testing.T) {
 // person enrols somebody; the subject is that of a session.
 func (h house) person(t *testing.T, name string) *policy.Subject {
 	t.Helper()
-	made, err := h.authority.Invite(t.Context(), admin(), authority.NewUser{Name: name})
+	made, err := h.authority.Invite(t.Context(), admin(), authority.NewUser{Name: name}, authority.Idem{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -219,6 +219,69 @@ func TestNoJobAfterAcknowledgement(t *testing.T) {
 	live, err := h.jobs.LiveJobs(t.Context())
 	if err != nil || len(live) > 0 || len(h.exec.starts) > 0 {
 		t.Errorf("%d jobs live on, %d were started: %v", len(live), len(h.exec.starts), err)
+	}
+}
+
+// R2.7: who reports a job handle or a run token ends that secret at once and
+// for good; the job goes on, and its owner keeps it.
+func TestLeakedHandle(t *testing.T) {
+	h := open(t)
+	ann := h.person(t, "ann")
+	made, err := h.submit(t.Context(), ann)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(h.dir + "/jobs/" + string(made.Job.ID) + "/run_token")
+	if err != nil {
+		t.Fatal(err)
+	}
+	run, err := token.ReadSecret(strings.TrimSpace(string(text)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range []token.Secret{made.Handle, run} {
+		if _, _, err := h.table.Authenticate(s.Presented(), netip.Addr{}); err != nil {
+			t.Fatal(err)
+		}
+		forged := token.NewSecret(s.Presented().Kind)
+		for range 2 {
+			if err := h.ReportLeak(t.Context(), &policy.Subject{}, []string{"junk", forged.Reveal(), s.Reveal()}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, _, err := h.table.Authenticate(s.Presented(), netip.Addr{}); fault.CodeOf(err) != "token_revoked" {
+			t.Errorf("a leaked %s: %v", s.Presented().Kind, err)
+		}
+	}
+	// Steps of the job, its end included, bring neither back, and nor does a restart.
+	for range 3 {
+		if err := h.Reconcile(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.exec.end(made.Job.ID, job.Report{Phase: job.PhaseExited, ExitCode: 1})
+	for range 3 {
+		if err := h.Reconcile(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d, err := h.Job(t.Context(), ann, made.Job.ID)
+	if err != nil || d.Job.State != job.Failed || d.Job.Reason != "exit_code" {
+		t.Errorf("the job did not go on: %+v %v", d.Job, err)
+	}
+	n := 0
+	err = h.jobs.Handles(t.Context(), func(x authn.Handle) error {
+		n++
+		if !x.Leaked {
+			t.Errorf("a restart would revive the %s", x.Kind)
+		}
+		return nil
+	})
+	if err != nil || n != 2 {
+		t.Errorf("%d handles, %v", n, err)
+	}
+	if _, _, err := h.table.Authenticate(made.Handle.Presented(), netip.Addr{}); fault.CodeOf(err) != "token_revoked" {
+		t.Errorf("after the end: %v", err)
 	}
 }
 

@@ -143,7 +143,7 @@ func (a *API) leakedBehind(v *visit, r *http.Request) error {
 		return nil // members of that name are the other program's business
 	}
 	s := policy.Subject{Addr: v.addr, Agent: v.agent, Request: v.id}
-	if err := a.Authority.ReportLeak(r.Context(), &s, secrets); err != nil {
+	if err := a.endLeaked(r.Context(), &s, secrets); err != nil {
 		a.Logger.Error("a token in a URL could not be revoked", "request", v.id, "error", scrub(err.Error()))
 	}
 	return errTokenInURL

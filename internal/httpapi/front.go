@@ -136,7 +136,7 @@ var (
 		"The path is not in its one plain form: no empty, . or .. segments, no ; or \\, and nothing encoded that need not be.").
 		WithFix("Write the path as the documentation does; encode each segment by itself.")
 	errTokenInURL = fault.New(fault.Invalid, "token_in_url",
-		"A token never belongs into a URL: logs and histories keep it. A personal, session or service token counts as leaked and was revoked.").
+		"A token never belongs into a URL: logs and histories keep it. It counts as leaked and was revoked.").
 		WithFix("Make another one (gradegate login) and send it as a header: Authorization: Bearer TOKEN")
 )
 
@@ -226,7 +226,7 @@ func (a *API) leakedInURL(c *call, secrets []string) {
 		return
 	}
 	s := policy.Subject{Addr: c.addr, Agent: c.agent, Request: c.id}
-	if err := a.Authority.ReportLeak(c.ctx, &s, secrets); err != nil {
+	if err := a.endLeaked(c.ctx, &s, secrets); err != nil {
 		a.Logger.Error("a token in a URL could not be revoked", "request", c.id, "error", scrub(err.Error()))
 	}
 }

@@ -13,9 +13,13 @@ import (
 )
 
 type (
-	createUserIn struct{ Body api.CreateUser }
-	inviteIn     struct {
+	createUserIn struct {
+		Idem
+		Body api.CreateUser
+	}
+	inviteIn struct {
 		ByID
+		Idem
 		Body *api.Invite
 	}
 	offboardIn struct {
@@ -54,7 +58,8 @@ func (a *API) createUser(ctx context.Context, s *policy.Subject, in *createUserI
 	if err != nil {
 		return api.User{}, err
 	}
-	p, err := a.Authority.CreateUser(ctx, s, authority.NewUser{Name: in.Body.Name, Role: role, Email: in.Body.Email})
+	p, err := a.Authority.CreateUser(ctx, s, authority.NewUser{Name: in.Body.Name, Role: role, Email: in.Body.Email},
+		authority.Idem{Key: in.Key, Presented: in.secret})
 	return userOr(p, err)
 }
 
@@ -89,7 +94,7 @@ func (a *API) inviteUser(ctx context.Context, s *policy.Subject, in *inviteIn) (
 			u.Role = role
 		}
 	}
-	i, err := a.Authority.Invite(ctx, s, u)
+	i, err := a.Authority.Invite(ctx, s, u, authority.Idem{Key: in.Key, Presented: in.secret})
 	if err != nil {
 		return api.Invited{}, err
 	}

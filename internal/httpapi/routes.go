@@ -86,10 +86,10 @@ func table() []route {
 		{post, "/v1/verify", "verifyToken", Verifying, 0, &policy.TokenVerify, "Decide about somebody's token", handle((*API).verify)},
 
 		{get, "/v1/users", "listUsers", Reading, admins, &policy.UserRead, "List users", handle((*API).listUsers)},
-		{post, "/v1/users", "createUser", Changing, changes | created | admins, &policy.UserManage, "Create a user without a credential", handle((*API).createUser)},
+		{post, "/v1/users", "createUser", Changing, changes | creates | created | admins, &policy.UserManage, "Create a user without a credential", handle((*API).createUser)},
 		{get, "/v1/users/{id}", "getUser", Reading, admins, &policy.UserRead, "Show a user by id or name", handle((*API).getUser)},
 		{get, "/v1/users/{id}/tokens", "listUserTokens", Reading, admins, &policy.UserRead, "List a user's tokens", handle((*API).listUserTokens)},
-		{post, "/v1/users/{id}/invite", "inviteUser", Changing, changes | created | admins, &policy.UserManage, "Make a one-time code for a person", handle((*API).inviteUser)},
+		{post, "/v1/users/{id}/invite", "inviteUser", Changing, changes | creates | created | admins, &policy.UserManage, "Make a one-time code for a person", handle((*API).inviteUser)},
 		{post, "/v1/users/{id}/suspend", "suspendUser", Changing, changes | tightens | admins, &policy.UserManage, "Stop everything of a user until resumed", handle((*API).suspendUser)},
 		{post, "/v1/users/{id}/resume", "resumeUser", Changing, changes | admins, &policy.UserManage, "Let a suspended user go on", handle((*API).resumeUser)},
 		{post, "/v1/users/{id}/offboard", "offboardUser", Changing, changes | tightens | admins, &policy.UserManage, "End everything of a leaver", handle((*API).offboardUser)},

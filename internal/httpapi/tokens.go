@@ -249,11 +249,17 @@ func (a *API) reportLeaks(ctx context.Context, s *policy.Subject, in *leaksIn) (
 	for i, t := range in.Body.Tokens {
 		secrets[i] = strings.TrimSpace(t)
 	}
-	if err := a.Authority.ReportLeak(ctx, s, secrets); err != nil {
+	if err := a.endLeaked(ctx, s, secrets); err != nil {
 		return api.LeaksAccepted{}, err
 	}
-	a.nudge()
-	return api.LeaksAccepted{
-		Accepted: len(secrets), Detail: "Thank you. Whatever of this is a personal, session or service token of ours is dead now. A job handle is not: its owner can cancel the job.",
-	}, nil
+	return api.LeaksAccepted{Accepted: len(secrets), Detail: "Thank you. Whatever of this is a secret of ours is dead now."}, nil
+}
+
+// endLeaked ends whatever was reported, or found where no secret belongs.
+func (a *API) endLeaked(ctx context.Context, s *policy.Subject, secrets []string) error {
+	if err := a.Authority.ReportLeak(ctx, s, secrets); err != nil || a.Grading == nil {
+		return err
+	}
+	defer a.nudge()
+	return a.Grading.ReportLeak(ctx, s, secrets)
 }

@@ -84,6 +84,9 @@ type Job struct {
 	// Handle is the digest of the job handle, and Run that of the token the
 	// running program holds.
 	Handle, Run token.Handle
+	// HandleLeaked and RunLeaked end that secret for good: somebody reported it.
+	// The job goes on, since its owner has other ways to it.
+	HandleLeaked, RunLeaked bool
 	// LeaseUntil and LeaseBy are the claim of the node that dispatches it.
 	LeaseUntil time.Time
 	LeaseBy    string
@@ -172,6 +175,21 @@ func (j Job) Cancel(reason string, now time.Time) (Job, bool, error) {
 	}
 	c, err := j.To(Canceling, reason, "", now)
 	return c, err == nil, err
+}
+
+// Leak returns the job with the secret of that kind ended. A second report
+// changes nothing.
+func (j Job) Leak(k token.Kind) (Job, bool) {
+	switch {
+	case k == token.JobKind && !j.HandleLeaked:
+		j.HandleLeaked = true
+	case k == token.Run && !j.RunLeaked:
+		j.RunLeaked = true
+	default:
+		return j, false
+	}
+	j.Version++
+	return j, true
 }
 
 // HandleLife is how long a job handle lives after the end of its job.

@@ -78,11 +78,12 @@ type Principal struct {
 	// Enrolled is when this principal first held a credential; zero if never.
 	// An invite for somebody enrolled is a re-enrolment.
 	Enrolled time.Time
-	// CancelJobs: off-boarding or suspension stops the running jobs as well;
-	// queued ones of somebody inactive never start.
-	CancelJobs bool
-	CreatedAt  time.Time
-	ChangedAt  time.Time
+	// CancelBefore is a person epoch: jobs that were submitted under a lower one
+	// are stopped even if they run. It is never lowered, so that a re-enrolment
+	// does not forget what an off-boarding has decided.
+	CancelBefore int64
+	CreatedAt    time.Time
+	ChangedAt    time.Time
 }
 
 var nameRE = regexp.MustCompile(`^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$`)
@@ -114,7 +115,7 @@ func (p Principal) Enrol(now time.Time) Principal {
 // Reenrol returns the principal with a new person epoch and an active status:
 // everything issued before is dead for ever.
 func (p Principal) Reenrol(now time.Time) Principal {
-	p.Status, p.CancelJobs = Active, false
+	p.Status = Active
 	p.Epochs.Person++
 	return p.changed(now)
 }
@@ -122,15 +123,17 @@ func (p Principal) Reenrol(now time.Time) Principal {
 // Offboard returns the principal as it is after leaving. It is final for every
 // credential, and idempotent. cancelJobs stops the running jobs too.
 func (p Principal) Offboard(cancelJobs bool, now time.Time) (Principal, bool) {
-	if p.Status == Deprovisioned && (p.CancelJobs || !cancelJobs) {
+	before := p
+	if p.Status != Deprovisioned {
+		p.Status = Deprovisioned
+		p.Epochs.Person++
+	}
+	if cancelJobs {
+		p.CancelBefore = p.Epochs.Person
+	}
+	if p == before {
 		return p, false
 	}
-	p.CancelJobs = p.CancelJobs || cancelJobs
-	if p.Status == Deprovisioned {
-		return p.changed(now), true
-	}
-	p.Status = Deprovisioned
-	p.Epochs.Person++
 	return p.changed(now), true
 }
 
@@ -171,7 +174,7 @@ func (p Principal) Tighten(image Principal) Principal {
 	}
 	p.Epochs.Credentials = max(p.Epochs.Credentials, image.Epochs.Credentials)
 	p.Epochs.Person = max(p.Epochs.Person, image.Epochs.Person)
-	p.CancelJobs = p.CancelJobs || image.CancelJobs
+	p.CancelBefore = max(p.CancelBefore, image.CancelBefore)
 	p.Version = max(p.Version, image.Version)
 	return p.changed(image.ChangedAt)
 }

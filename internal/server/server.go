@@ -211,7 +211,7 @@ func (s *Server) firstAdministrator(ctx context.Context) (token.Secret, error) {
 	if s.table.HadAdmin() {
 		return token.Secret{}, nil
 	}
-	made, err := s.authority.Invite(ctx, s.localSubject(), authority.NewUser{Name: "admin", Role: principal.Admin})
+	made, err := s.authority.Invite(ctx, s.localSubject(), authority.NewUser{Name: "admin", Role: principal.Admin}, authority.Idem{})
 	if fault.CodeOf(err) == "role_differs" && err != nil {
 		return token.Secret{}, nil // somebody of that name exists; the local socket is the way in
 	}

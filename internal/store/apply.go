@@ -329,7 +329,7 @@ func join(now, image row) row {
 	case *principalRow:
 		was := now.(*principalRow).principal()
 		is := was.Tighten(image.principal())
-		if is.Status == was.Status && is.Epochs == was.Epochs && is.CancelJobs == was.CancelJobs {
+		if is.Status == was.Status && is.Epochs == was.Epochs && is.CancelBefore == was.CancelBefore {
 			return nil
 		}
 		return principalToRow(is)

@@ -25,7 +25,7 @@ func filled(r *rig) (rows map[string]string, ks []token.Token) {
 	d.Reply = storetest.Reply("key", storetest.T0.Add(600e9))
 	r.must(r.commit(d, audit.TokenIssue))
 	r.must(r.revoke(ks[0]))
-	suspended, err := ks[1].Suspend()
+	suspended, err := ks[1].Suspend(token.ByOwner)
 	r.must(err)
 	r.must(r.commit(storetest.Change(ks[1], suspended), audit.TokenSuspend))
 	r.must(r.s.RecordUses(r.t.Context(), []authn.LastUse{{Token: ks[2].ID, Use: token.Use{At: storetest.T0, Count: 7}}}, 99))
@@ -414,45 +414,6 @@ func TestWrongKey(t *testing.T) {
 		wantOutcome(t, r.open(), "clean")
 		r.same(rows)
 	})
-}
-
-// TestKeyLost: nothing can be proven, so nothing is active; what was revoked
-// stays so, also where only the ledger has it.
-func TestKeyLost(t *testing.T) {
-	t.Parallel()
-	for name, harm := range map[string]func(r *rig){
-		"both there":    func(*rig) {},
-		"database gone": func(r *rig) { r.removeFiles() },
-		"ledger gone":   func(r *rig) { r.must(os.RemoveAll(r.cfg.Ledger)) },
-		"revoked in the ledger only": func(r *rig) {
-			r.tamper("UPDATE tokens SET standing = 'standard', reason = '' WHERE standing = 'revoked'")
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			r := newRig(t)
-			_, ks := filled(r)
-			harm(r)
-			r.cfg.Keys, r.cfg.KeyLost = keys.New([32]byte{2}), true
-			wantOutcome(t, r.open(), "unproven")
-			r.want(ks[0].ID, token.Revoked)
-			for _, k := range ks[1:] {
-				r.want(k.ID, token.Unproven)
-			}
-			r.checked()
-			r.close()
-			// The flag is harmless once the new key is in use, and not needed.
-			wantOutcome(t, r.open(), "clean")
-			r.close()
-			r.cfg.KeyLost = false
-			wantOutcome(t, r.open(), "clean")
-			rows := r.dump()
-			r.close()
-			r.removeFiles()
-			wantOutcome(t, r.open(), "rebuilt")
-			r.same(rows)
-		})
-	}
 }
 
 // TestReadsWithoutDatabase: reads come from memory while the database is away.

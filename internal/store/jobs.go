@@ -130,8 +130,8 @@ func (j *Jobs) EventsWritten(ctx context.Context, ids []string) error {
 // Wake receives a value after events were added; see Tokens.Wake.
 func (j *Jobs) Wake() <-chan struct{} { return j.wake }
 
-// FollowHandles registers who is told of a job's secrets when it is admitted
-// and when it has ended, before the call that did it returns.
+// FollowHandles registers who is told of a job's secrets when it is admitted,
+// when it has ended and when one of them leaked, before the call that did it returns.
 func (j *Jobs) FollowHandles(f func(authn.Handle)) {
 	j.order.Lock()
 	defer j.order.Unlock()
@@ -150,18 +150,18 @@ func (j *Jobs) tell(x job.Job) {
 // handles are the secrets of a job: the owner's handle lives on for a while
 // after the end, what the program holds does not.
 func handles(x job.Job) (out []authn.Handle) {
-	add := func(h token.Handle, k token.Kind, life time.Duration) {
+	add := func(h token.Handle, k token.Kind, life time.Duration, leaked bool) {
 		if h.IsZero() {
 			return
 		}
-		a := authn.Handle{Handle: h, Kind: k, Job: string(x.ID), Owner: x.Owner, Via: x.Via, Person: x.Person}
+		a := authn.Handle{Handle: h, Kind: k, Job: string(x.ID), Owner: x.Owner, Via: x.Via, Person: x.Person, Leaked: leaked}
 		if !x.EndedAt.IsZero() {
 			a.Until = x.EndedAt.Add(life)
 		}
 		out = append(out, a)
 	}
-	add(x.Handle, token.JobKind, job.HandleLife)
-	add(x.Run, token.Run, 0)
+	add(x.Handle, token.JobKind, job.HandleLife, x.HandleLeaked)
+	add(x.Run, token.Run, 0, x.RunLeaked)
 	return out
 }
 

@@ -158,7 +158,7 @@ func (j *Jobs) ReplaceJob(ctx context.Context, old, is job.Job, settle *grading.
 	}
 	ends := is.State.Final() && !old.State.Final()
 	var tell *job.Job
-	if ends {
+	if ends || is.HandleLeaked != old.HandleLeaked || is.RunLeaked != old.RunLeaked {
 		tell = &is
 	}
 	return j.commit(ctx, e, tell, func(tx *sql.Tx) error {

@@ -122,7 +122,7 @@ func TestNodeDiesWhileOthersGoOn(t *testing.T) {
 	a.open()
 	ann, ks := a.ann(3)
 	b.open()
-	suspended, err := ks[1].Suspend()
+	suspended, err := ks[1].Suspend(token.ByOwner)
 	a.must(err)
 	a.hook = func(p point) error {
 		if p == beforeCommit {
@@ -150,7 +150,7 @@ func TestNodeDiesWhileOthersGoOn(t *testing.T) {
 
 func mustSuspend(t *testing.T, k token.Token) token.Token {
 	t.Helper()
-	is, err := k.Suspend()
+	is, err := k.Suspend(token.ByOwner)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -187,7 +187,7 @@ func TestEpochsJoin(t *testing.T) {
 				r.hook = nil
 				wantOutcome(t, r.open(), "reapplied")
 				p, err := r.s.Principal(t.Context(), ann.ID)
-				if err != nil || p.Status != want.Status || p.Epochs != want.Epochs || p.CancelJobs != want.CancelJobs {
+				if err != nil || p.Status != want.Status || p.Epochs != want.Epochs || p.CancelBefore != want.CancelBefore {
 					t.Errorf("%+v, %v", p, err)
 				}
 			})

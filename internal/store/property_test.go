@@ -135,12 +135,12 @@ func (w *world) draw(busy map[token.ID]bool) (authority.Decision, audit.Action, 
 	}
 	busy[k.ID] = true
 	if k.Standing == token.Suspended && w.rng.IntN(2) == 0 {
-		is, err := k.Resume()
+		is, err := k.Resume(token.ByOwner)
 		w.must(err)
 		return storetest.Change(k, is), audit.TokenResume, []token.Token{is}
 	}
 	if k.Standing == token.Standard && w.rng.IntN(2) == 0 {
-		is, err := k.Suspend()
+		is, err := k.Suspend(token.ByOwner)
 		w.must(err)
 		return storetest.Change(k, is), audit.TokenSuspend, []token.Token{is}
 	}

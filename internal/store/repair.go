@@ -337,8 +337,8 @@ func (r *recovery) unprovenState() (s *state, from string, err error) {
 }
 
 // tightenings are the images in the ledger that take rights away: of the
-// batches in only, or else of all, and then revocations inside mixed decisions
-// as well.
+// batches in only, or else of all, and then revocations and raised epochs
+// inside mixed decisions as well.
 func tightenings(dir string, k *keys.Ring, from uint64, only map[int64]bool) (rows []row, events []audit.Event, err error) {
 	segments, err := journal.Segments(dir)
 	if err != nil || len(segments) == 0 {
@@ -358,8 +358,7 @@ func tightenings(dir string, k *keys.Ring, from uint64, only map[int64]bool) (ro
 				if err != nil {
 					return err
 				}
-				t, isToken := made.(*tokenRow)
-				if o.Class == tighten || only == nil && isToken && t.Standing == string(token.Revoked) {
+				if o.Class == tighten || only == nil && takes(made) {
 					rows = append(rows, made)
 				}
 			}
@@ -372,6 +371,14 @@ func tightenings(dir string, k *keys.Ring, from uint64, only map[int64]bool) (ro
 		return nil
 	})
 	return rows, events, err
+}
+
+// takes reports whether a row may hold something final, whatever the decision
+// was that wrote it: a revoked token, or the epochs of a principal.
+func takes(r row) bool {
+	t, isToken := r.(*tokenRow)
+	_, isPrincipal := r.(*principalRow)
+	return isPrincipal || isToken && t.Standing == string(token.Revoked)
 }
 
 // salvage copies what has no ledger from a database that was set aside: the

@@ -23,7 +23,7 @@ type principalRow struct {
 	EpochCredentials int64  `json:"epoch_credentials"`
 	EpochPerson      int64  `json:"epoch_person"`
 	Enrolled         int64  `json:"enrolled"`
-	CancelJobs       int64  `json:"cancel_jobs"`
+	CancelBefore     int64  `json:"cancel_jobs"`
 	CreatedAt        int64  `json:"created_at"`
 	ChangedAt        int64  `json:"changed_at"`
 }
@@ -32,14 +32,14 @@ func (r *principalRow) spec() *table { return principalsTable }
 
 func (r *principalRow) fields() []any {
 	return []any{&r.ID, &r.Version, &r.Name, &r.Email, &r.Kind, &r.Role, &r.Status, &r.EpochCredentials,
-		&r.EpochPerson, &r.Enrolled, &r.CancelJobs, &r.CreatedAt, &r.ChangedAt}
+		&r.EpochPerson, &r.Enrolled, &r.CancelBefore, &r.CreatedAt, &r.ChangedAt}
 }
 
 func principalToRow(p principal.Principal) *principalRow {
 	return &principalRow{
 		ID: string(p.ID), Version: p.Version, Name: p.Name, Email: p.Email, Kind: string(p.Kind), Role: string(p.Role),
 		Status: string(p.Status), EpochCredentials: p.Epochs.Credentials, EpochPerson: p.Epochs.Person,
-		Enrolled: clock.Micros(p.Enrolled), CancelJobs: bit(p.CancelJobs),
+		Enrolled: clock.Micros(p.Enrolled), CancelBefore: p.CancelBefore,
 		CreatedAt: clock.Micros(p.CreatedAt), ChangedAt: clock.Micros(p.ChangedAt),
 	}
 }
@@ -49,7 +49,7 @@ func (r *principalRow) principal() principal.Principal {
 		ID: principal.ID(r.ID), Version: r.Version, Name: r.Name, Email: r.Email, Kind: principal.Kind(r.Kind),
 		Role: principal.Role(r.Role), Status: principal.Status(r.Status),
 		Epochs:   principal.Epochs{Credentials: r.EpochCredentials, Person: r.EpochPerson},
-		Enrolled: clock.Micro(r.Enrolled), CancelJobs: r.CancelJobs != 0,
+		Enrolled: clock.Micro(r.Enrolled), CancelBefore: r.CancelBefore,
 		CreatedAt: clock.Micro(r.CreatedAt), ChangedAt: clock.Micro(r.ChangedAt),
 	}
 }

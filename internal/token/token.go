@@ -79,7 +79,7 @@ const (
 	Revoked     Standing = "revoked"     // final
 )
 
-// Reason is why a token was revoked.
+// Reason is why a token was revoked, or who suspended it.
 type Reason string
 
 // The reasons. Leaked and Compromised also end the job handles of the token.
@@ -121,7 +121,7 @@ type Token struct {
 	Parent       ID // session tokens die with it
 
 	Standing  Standing
-	Reason    Reason // of the revocation
+	Reason    Reason // of the revocation, or who suspended it
 	RevokedAt time.Time
 	// Jobs is what its revocation means for the jobs it submitted.
 	Jobs Wish

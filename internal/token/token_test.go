@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"gradegate/internal/fault"
 	"gradegate/internal/principal"
 )
 
@@ -121,10 +122,10 @@ func TestRevokeIsFinal(t *testing.T) {
 	if stays, _ := leaked.Revoke(ByOwner, CancelAll, at(day)); stays.Reason != Leaked || stays.Jobs != CancelAll {
 		t.Errorf("a stricter wish after a leak: %s %s", stays.Reason, stays.Jobs)
 	}
-	if _, err := k.Suspend(); err == nil {
+	if _, err := k.Suspend(ByAdmin); err == nil {
 		t.Error("a revoked token was suspended")
 	}
-	if _, err := k.Resume(); err == nil {
+	if _, err := k.Resume(ByAdmin); err == nil {
 		t.Error("a revoked token was resumed")
 	}
 	if k.Unprove().Standing != Revoked {
@@ -132,19 +133,39 @@ func TestRevokeIsFinal(t *testing.T) {
 	}
 }
 
+// What an administrator suspends stays so until an administrator resumes it.
+func TestWhoSuspended(t *testing.T) {
+	own, _ := sample().Suspend(ByOwner)
+	if k, err := own.Resume(ByOwner); err != nil || k.Standing != Standard || k.Reason != "" {
+		t.Errorf("its owner resumes it: %v %v", k, err)
+	}
+	theirs, _ := own.Suspend(ByAdmin)
+	again, _ := theirs.Suspend(ByOwner)
+	for _, k := range []Token{theirs, again} {
+		if _, err := k.Resume(ByOwner); fault.CodeOf(err) != "suspended_by_admin" {
+			t.Errorf("its owner resumes what an administrator suspended: %v", err)
+		}
+		if k, err := k.Resume(ByAdmin); err != nil || k.Standing != Standard || k.Reason != "" {
+			t.Errorf("an administrator resumes it: %v %v", k, err)
+		}
+	}
+}
+
 // Tighten is a join: it never loosens, and the order does not matter.
 func TestTightenIsAJoin(t *testing.T) {
 	variants := []Token{sample()}
 	base := variants[0]
-	s, _ := base.Suspend()
+	s, _ := base.Suspend(ByOwner)
 	q, _ := base.Quarantine()
 	r, _ := base.Revoke(ByOwner, CancelAll, at(day))
 	l, _ := base.Revoke(Leaked, CancelQueued, at(2*day))
-	variants = append(variants, s, q, base.Unprove(), r, l)
+	admins, _ := base.Suspend(ByAdmin)
+	variants = append(variants, s, admins, q, base.Unprove(), r, l)
 	for _, a := range variants {
 		for _, b := range variants {
 			ab, ba := a.Tighten(b), b.Tighten(a)
-			if ab.Standing != ba.Standing || ab.Jobs.rank() != ba.Jobs.rank() || ab.Reason.EndsHandles() != ba.Reason.EndsHandles() {
+			if ab.Standing != ba.Standing || ab.Jobs.rank() != ba.Jobs.rank() || ab.Reason.EndsHandles() != ba.Reason.EndsHandles() ||
+				ab.Standing == Suspended && ab.Reason != ba.Reason {
 				t.Errorf("%s and %s: %v, %v", a.Standing, b.Standing, ab, ba)
 			}
 			if ab.Standing.rank() < a.Standing.rank() || ab.Standing.rank() < b.Standing.rank() {

@@ -32,37 +32,48 @@ func (t Token) Revoke(reason Reason, jobs Wish, now time.Time) (Token, bool) {
 // EndsHandles reports whether job handles of a token revoked for r die with it.
 func (r Reason) EndsHandles() bool { return r == Leaked || r == Compromised || r == Reused }
 
-// Suspend returns the token as it is while it may do nothing.
-func (t Token) Suspend() (Token, error) {
+// Suspend returns the token as it is while it may do nothing. by is ByOwner or
+// ByAdmin: what an administrator has suspended, its owner does not resume, and
+// an owner's suspension does not replace an administrator's.
+func (t Token) Suspend(by Reason) (Token, error) {
 	if t.Standing == Revoked {
 		return t, ErrRevoked
 	}
 	if t.Standing != Standard && t.Standing != Suspended {
 		return t, fault.New(fault.Conflict, "token_"+string(t.Standing), "The token is %s, which is stricter than suspended.", t.Standing)
 	}
+	if t.Standing != Suspended || by == ByAdmin {
+		t.Reason = by
+	}
 	t.Standing = Suspended
 	return t.changed(), nil
 }
 
 // Resume returns a suspended token to what its clocks say. It does not lift a
-// quarantine, nor does it prove an unproven token.
-func (t Token) Resume() (Token, error) {
+// quarantine, nor does it prove an unproven token. by is as for Suspend.
+func (t Token) Resume(by Reason) (Token, error) {
 	switch t.Standing {
 	case Revoked:
 		return t, ErrRevoked
 	case Standard, Suspended:
-		t.Standing = Standard
+		if t.Standing == Suspended && t.Reason != ByOwner && by != ByAdmin {
+			return t, errSuspendedByAdmin
+		}
+		t.Standing, t.Reason = Standard, ""
 		return t.changed(), nil
 	}
 	return t, fault.New(fault.Conflict, "token_"+string(t.Standing), "The token is %s; resuming does not lift that.", t.Standing)
 }
+
+var errSuspendedByAdmin = fault.New(fault.Denied, "suspended_by_admin", "An administrator suspended the token, so only an administrator resumes it.").
+	WithFix("Ask an administrator to run: gradegate token resume ID")
 
 // Quarantine returns the token as it is while a leak is suspected.
 func (t Token) Quarantine() (Token, error) {
 	if t.Standing == Revoked {
 		return t, ErrRevoked
 	}
-	t.Standing = Quarantined
+	t.Standing, t.Reason = Quarantined, ""
 	return t.changed(), nil
 }
 
@@ -72,7 +83,7 @@ func (t Token) Unprove() Token {
 	if t.Standing == Revoked {
 		return t
 	}
-	t.Standing = Unproven
+	t.Standing, t.Reason = Unproven, ""
 	return t.changed()
 }
 
@@ -123,7 +134,7 @@ func (t Token) Tighten(image Token) Token {
 	if image.Standing.rank() > t.Standing.rank() {
 		t.Standing, t.Reason, t.RevokedAt = image.Standing, image.Reason, image.RevokedAt
 	}
-	if image.Reason.EndsHandles() {
+	if image.Reason.EndsHandles() || t.Standing == Suspended && image.Standing == Suspended && image.Reason == ByAdmin {
 		t.Reason = image.Reason
 	}
 	t.Jobs = t.Jobs.Stricter(image.Jobs)

@@ -108,7 +108,7 @@ func wholeRecords(t *testing.T, open TokensPlace) {
 	k.Standing, k.Reason, k.Jobs = token.Quarantined, token.Leaked, token.CancelAll
 	k.RevokedAt, k.GraceUntil, k.FixedEnd = T0.Add(1), T0.Add(2*time.Second), T0.Add(3*time.Second)
 	k.EnforceRotation = true
-	ann.CancelJobs = true
+	ann.CancelBefore = 3
 	allSet(t, k)
 	allSet(t, ann)
 	k.RevokedAt = T0.Add(time.Microsecond)
@@ -178,7 +178,7 @@ func versionDecides(t *testing.T, open TokensPlace) {
 	ann := Person("ann")
 	k := Token(ann, "laptop")
 	commit(t, s, Add(&ann, k), audit.TokenIssue)
-	suspended, err := k.Suspend()
+	suspended, err := k.Suspend(token.ByOwner)
 	must(t, err)
 	commit(t, s, Change(k, suspended), audit.TokenSuspend)
 	revoked, _ := k.Revoke(token.ByOwner, token.Keep, T0)
@@ -287,7 +287,7 @@ func personalLimit(t *testing.T, open TokensPlace) {
 	d.MaxPersonal = 1
 	_, err := s.Commit(t.Context(), d, Event(audit.TokenIssue, "x"))
 	WantCode(t, err, fault.Conflict, "token_limit")
-	suspended, err := k.Suspend()
+	suspended, err := k.Suspend(token.ByOwner)
 	must(t, err)
 	commit(t, s, Change(k, suspended), audit.TokenSuspend)
 	_, err = s.Commit(t.Context(), d, Event(audit.TokenIssue, "x"))
