@@ -251,6 +251,12 @@ func (l limits) set() error {
 		if n == 0 && resource != unix.RLIMIT_CORE {
 			continue
 		}
+		// A stricter limit of ours stays: only root could raise it.
+		var own syscall.Rlimit
+		if err := syscall.Getrlimit(resource, &own); err != nil {
+			return err
+		}
+		n = min(n, own.Max)
 		if err := syscall.Setrlimit(resource, &syscall.Rlimit{Cur: n, Max: n}); err != nil {
 			return err
 		}

@@ -87,7 +87,7 @@ type peer struct {
 	uid    uint32
 	hasUID bool
 
-	quiet   atomic.Bool // nothing is to be warned of any more
+	noticed atomic.Bool // its first request was looked at
 	written atomic.Pointer[written]
 	proxied atomic.Pointer[client]
 	agent   atomic.Pointer[agent]
@@ -132,7 +132,8 @@ func (a *API) peerOf(r *http.Request) *peer {
 			p.addr = ap.Addr().Unmap().WithZone("")
 		}
 	}
-	if !p.quiet.Load() {
+	if !p.noticed.Load() {
+		p.noticed.Store(true) // a proxy does it in every request, so the first one tells
 		a.noticeStray(p, r.Header)
 	}
 	return p
@@ -143,19 +144,11 @@ func (a *API) peerOf(r *http.Request) *peer {
 // like one, and share its limits and its address.
 func (a *API) noticeStray(p *peer, h http.Header) {
 	list := a.proxies
-	if !p.addr.IsValid() || list.trust(p.addr) {
-		p.quiet.Store(true)
-		return
-	}
 	name := list.strayHeader(h)
-	if name == "" {
+	if name == "" || !p.addr.IsValid() || list.trust(p.addr) || !list.strays.tell(p.addr, a.Now()) {
 		return
 	}
-	p.quiet.Store(true)
-	if !list.strays.tell(p.addr, a.Now()) {
-		return
-	}
-	line := []any{"peer", p.addr.String(), "header", name, "fix", "trusted_proxies: [" + p.addr.String() + "]"}
+	line := []any{"peer", p.addr.String(), "header", name, "fix", "trusted_proxies: ['" + p.addr.String() + "']"}
 	if name != list.header {
 		line = append(line, "fix_too", "proxy_header: "+name)
 	}

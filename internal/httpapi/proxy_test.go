@@ -129,7 +129,7 @@ func TestStrayHeader(t *testing.T) {
 		}
 		return w.log.String()[before:]
 	}
-	const whoami, fix = "/v1/whoami", `fix="trusted_proxies: [192.0.2.7]"`
+	const whoami, fix = "/v1/whoami", `fix="trusted_proxies: ['192.0.2.7']"`
 	if s := warned("192.0.2.7", whoami); s != "" {
 		t.Errorf("without a header: %s", s)
 	}
@@ -148,7 +148,7 @@ func TestStrayHeader(t *testing.T) {
 	if s := warned("192.0.2.7", "/authz/nginx", "Forwarded", "for=203.0.113.9"); !strings.Contains(s, fix) || !strings.Contains(s, `fix_too="proxy_header: Forwarded"`) {
 		t.Errorf("an hour later, in another header: %s", s)
 	}
-	if s := warned("2001:db8::1", whoami, "X-Forwarded-For", "x"); !strings.Contains(s, `fix="trusted_proxies: [2001:db8::1]"`) {
+	if s := warned("2001:db8::1", whoami, "X-Forwarded-For", "x"); !strings.Contains(s, `fix="trusted_proxies: ['2001:db8::1']"`) {
 		t.Errorf("%s", s)
 	}
 	lines := 0

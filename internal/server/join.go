@@ -18,6 +18,7 @@ func (s *Server) openAPI(context.Context) error {
 		return err
 	}
 	m := s.newMetrics()
+	m.registry.MustRegister(s.crowd.collectors()...)
 	s.api, err = httpapi.New(httpapi.Deps{
 		Table: s.table, Authority: s.authority, Grading: s.grading, Recorder: s.trail, Now: s.clock.Now, Logger: s.log,
 		TrustedProxies: proxies, ProxyHeader: s.cfg.ProxyHeader, PublicURL: s.cfg.PublicURL, Version: Version,

@@ -43,6 +43,7 @@ func (s *Server) serve(ctx context.Context, stdout, stderr io.Writer) error {
 	background.Go(func() { s.pump(work, s.tokens) })
 	background.Go(func() { s.pump(work, s.jobs) })
 	background.Go(func() { s.keepUses(work) })
+	background.Go(func() { s.reportRefused(work) })
 
 	failed := make(chan error, len(doors))
 	for _, d := range doors {
@@ -66,17 +67,20 @@ func (s *Server) serve(ctx context.Context, stdout, stderr io.Writer) error {
 }
 
 // doors opens the listeners: the public one, the administrators' one if it is
-// configured, and the local socket.
+// configured, and the local socket. Only the local one has no bound: whoever
+// may open it could stop the server as well, and it has to work when the others
+// are full.
 func (s *Server) doors() ([]door, error) {
 	var doors []door
 	add := func(l net.Listener, h http.Handler) { doors = append(doors, door{l, s.api.Server(h)}) }
-	l, err := s.tcp(s.cfg.Listen)
+	room := boundsFor(descriptors())
+	l, err := s.tcp(s.cfg.Listen, room)
 	if err != nil {
 		return nil, err
 	}
 	add(l, s.api.Public())
 	if s.cfg.AdminListen != "" {
-		if l, err = s.tcp(s.cfg.AdminListen); err != nil {
+		if l, err = s.tcp(s.cfg.AdminListen, room.beside()); err != nil {
 			return nil, errors.Join(err, shut(doors))
 		}
 		add(l, s.api.Admin())
@@ -88,12 +92,19 @@ func (s *Server) doors() ([]door, error) {
 	return doors, nil
 }
 
-func (s *Server) tcp(addr string) (net.Listener, error) {
-	l, err := net.Listen("tcp", addr)
+func (s *Server) tcp(addr string, room bounds) (net.Listener, error) {
+	proxies, err := s.cfg.Proxies()
+	if err != nil {
+		return nil, err
+	}
+	config := net.ListenConfig{Control: impatient(unreadTime)}
+	socket, err := config.Listen(context.Background(), "tcp", addr)
 	if err != nil {
 		return nil, fault.Wrap(fault.Invalid, "listen", fmt.Sprintf("Cannot listen on %s: %v.", addr, err), err).
 			WithFix("Stop what uses the address, or take another: --listen 127.0.0.1:0")
 	}
+	l := newBounded(socket.(*net.TCPListener), room, proxies, &s.crowd)
+	s.bounded = append(s.bounded, l)
 	if s.cfg.TLS.Cert == "" {
 		return l, nil
 	}

@@ -51,6 +51,8 @@ type Server struct {
 	authority *authority.Authority
 	grading   *grading.Grading
 	api       *httpapi.API
+	crowd     crowd
+	bounded   []*bounded // the listeners that have bounds
 	started   time.Time
 	ballast   []byte
 }
