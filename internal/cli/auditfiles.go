@@ -3,8 +3,8 @@ package cli
 import (
 	"errors"
 	"fmt"
-	"io"
 	"net/url"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -29,6 +29,9 @@ func (a *app) searchTrail(cmd *cobra.Command, dir string, v url.Values, limit in
 	q := trail.Query{
 		Stream: v.Get("stream"), Actor: v.Get("actor"), Token: v.Get("token"), Target: v.Get("target"), Owner: v.Get("owner"), Action: v.Get("action"),
 		Outcome: v.Get("outcome"), Addr: v.Get("ip"), Request: v.Get("request"), Reason: v.Get("reason"), Limit: limit,
+	}
+	if err := trail.IsTrail(dir); err != nil {
+		return nil, err
 	}
 	var errs [2]error
 	q.Since, errs[0] = moment(v.Get("since"))
@@ -59,66 +62,36 @@ func moment(s string) (time.Time, error) {
 	return time.Now().Add(-d), nil
 }
 
-func (a *app) tailFiles(cmd *cobra.Command, dir string, lines int, follow bool) error {
-	found, err := trail.Search(cmd.Context(), dir, trail.Query{Limit: lines})
-	if err != nil {
+// tailFiles prints the newest lines of a folder's streams, of one or of both, by
+// time, and goes on behind the last line of each.
+func (a *app) tailFiles(cmd *cobra.Command, dir, stream string, lines int, follow bool) error {
+	if err := trail.IsTrail(dir); err != nil {
 		return err
 	}
+	var all []trail.Found
 	next := map[string]uint64{}
-	for _, f := range found {
+	for _, name := range []string{trail.Use, trail.Act} {
+		if stream != "" && stream != name {
+			continue
+		}
+		found, err := trail.Search(cmd.Context(), dir, trail.Query{Stream: name, Limit: max(1, lines)})
+		if err != nil {
+			return err
+		}
+		next[name] = 0
+		if n := len(found); n > 0 {
+			next[name] = found[n-1].Index + 1
+		}
+		all = append(all, found...)
+	}
+	slices.SortStableFunc(all, func(x, y trail.Found) int { return x.At.Compare(y.At) })
+	for _, f := range all[max(0, len(all)-max(0, lines)):] {
 		if err := a.line(server.WireEvent(f)); err != nil {
 			return err
 		}
-		next[f.Stream] = f.Index + 1
 	}
 	if !follow {
 		return nil
 	}
-	return trail.Follow(cmd.Context(), dir, trail.Act, next[trail.Act], func(f trail.Found) error {
-		return a.line(server.WireEvent(f))
-	})
-}
-
-// verdict prints the verdict first.
-func (a *app) verdict(r trail.Report) error {
-	err := a.print(result{json: reportJSON(r), name: fmt.Sprint(r.OK()), table: func(w io.Writer) {
-		if r.OK() {
-			fmt.Fprintln(w, "The trail is whole.")
-		} else {
-			fmt.Fprintln(w, "The trail is NOT whole:")
-		}
-		for _, p := range r.Problems {
-			fmt.Fprintln(w, "  "+p)
-		}
-		for _, s := range r.Streams {
-			fmt.Fprintf(w, "%s\t%d lines\t%d checkpoints\t%d lines after the last one\n", s.Name, s.Lines, s.Checkpoints, s.Unsigned)
-		}
-	}})
-	if err != nil {
-		return err
-	}
-	if !r.OK() {
-		return errors.New("the audit trail does not verify")
-	}
-	return nil
-}
-
-// reportJSON is a verification's outcome in the API's way of naming things.
-func reportJSON(r trail.Report) any {
-	type stream struct {
-		Name        string `json:"name"`
-		First       uint64 `json:"first"`
-		Lines       uint64 `json:"lines"`
-		Checkpoints int    `json:"checkpoints"`
-		Unsigned    uint64 `json:"unsigned"`
-	}
-	out := struct {
-		OK       bool     `json:"ok"`
-		Problems []string `json:"problems"`
-		Streams  []stream `json:"streams"`
-	}{r.OK(), append([]string{}, r.Problems...), []stream{}}
-	for _, s := range r.Streams {
-		out.Streams = append(out.Streams, stream{s.Name, s.First, s.Lines, s.Checkpoints, s.Unsigned})
-	}
-	return out
+	return trail.Follow(cmd.Context(), dir, next, func(f trail.Found) error { return a.line(server.WireEvent(f)) })
 }

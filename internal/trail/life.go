@@ -43,7 +43,7 @@ func (t *Trail) beat(ctx context.Context) {
 }
 
 // Checkpoint signs every stream of every sink that works now, where something
-// is new. ctx bounds the waiting.
+// is new, and keeps the note. ctx bounds the waiting.
 func (t *Trail) Checkpoint(ctx context.Context) error {
 	var errs []error
 	for _, s := range t.sinks {

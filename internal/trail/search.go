@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -78,6 +77,9 @@ func Search(ctx context.Context, dir string, q Query) ([]Found, error) {
 	if q.Limit <= 0 {
 		q.Limit = 100
 	}
+	if q.Stream != "" && q.Stream != Use && q.Stream != Act {
+		return nil, errStream
+	}
 	var out []Found
 	for _, name := range []string{Use, Act} {
 		if q.Stream != "" && q.Stream != name {
@@ -149,65 +151,4 @@ func searchStream(ctx context.Context, dir, name string, q Query) ([]Found, erro
 		}
 	}
 	return out[max(0, len(out)-q.Limit):], nil
-}
-
-// pollEvery is how often Follow looks for new lines.
-const pollEvery = 200 * time.Millisecond
-
-// Follow calls fn for every line of a stream from an index on, and goes on
-// with what is written from then on, until ctx ends.
-func Follow(ctx context.Context, dir, name string, from uint64, fn func(Found) error) error {
-	dir = filepath.Join(dir, name)
-	tick := time.NewTicker(pollEvery)
-	defer tick.Stop()
-	var seen stamp
-	for {
-		now, err := stampOf(dir)
-		if err == nil && (now != seen || time.Since(now.at) < time.Second) { // times of files are coarse
-			seen = now
-			_, err = journal.Read(dir, from, func(r journal.Record) error {
-				from = r.Index + 1
-				e, err := audit.Decode(r.Data)
-				if err != nil {
-					return nil //nolint:nilerr // a line of a newer version: not ours to print
-				}
-				return fn(Found{Stream: name, Index: r.Index, Event: e})
-			})
-		}
-		if err != nil {
-			return fmt.Errorf("trail: %w", err)
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
-	}
-}
-
-// stamp tells whether a journal was written to, without reading it.
-type stamp struct {
-	file string
-	at   time.Time
-}
-
-func stampOf(dir string) (stamp, error) {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return stamp{}, err
-	}
-	var s stamp
-	for _, e := range entries {
-		info, err := e.Info()
-		if errors.Is(err, os.ErrNotExist) {
-			continue // retention, or a file that was renamed
-		}
-		if err != nil {
-			return stamp{}, err
-		}
-		if info.ModTime().After(s.at) {
-			s = stamp{e.Name(), info.ModTime()}
-		}
-	}
-	return s, nil
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"gradegate/internal/audit"
+	"gradegate/internal/fault"
 )
 
 // The quick search finds what a plain reading of all lines finds.
@@ -80,56 +81,12 @@ func TestSearch(t *testing.T) {
 	if _, err := Search(t.Context(), t.TempDir(), Query{}); err == nil {
 		t.Error("an empty folder was searched")
 	}
+	if _, err := Search(t.Context(), dir, Query{Stream: "other"}); fault.CodeOf(err) != "stream_unknown" {
+		t.Errorf("another stream was searched: %v", err)
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := Search(ctx, dir, Query{}); !errors.Is(err, context.Canceled) {
 		t.Error(err)
-	}
-}
-
-// Follow sees what another process writes, over the ends of segments.
-func TestFollow(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	tr := open(t, dir, "")
-	defer shut(t, tr)
-	record(t, tr, 0, false)
-	record(t, tr, 1, false)
-	const lines = 200
-	seen, next := make(chan struct{}), uint64(1)
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	ended := make(chan error, 1)
-	go func() {
-		ended <- Follow(ctx, dir, Use, 1, func(f Found) error {
-			if f.Index != next || f.ID != fmt.Sprintf("evt_%d", f.Index) {
-				return fmt.Errorf("line %d is %s, wanted %d", f.Index, f.ID, next)
-			}
-			if next++; next == lines {
-				cancel()
-			}
-			if f.Index == 1 {
-				close(seen)
-			}
-			return nil
-		})
-	}()
-	select {
-	case <-seen: // the rest is written behind its back
-	case err := <-ended:
-		t.Fatal(err)
-	}
-	for i := 2; i < lines; i++ {
-		record(t, tr, i, i%7 == 0)
-	}
-	if err := <-ended; err != nil || next != lines {
-		t.Errorf("%d lines, %v", next, err)
-	}
-	boom := errors.New("enough")
-	if err := Follow(t.Context(), dir, Use, 0, func(Found) error { return boom }); !errors.Is(err, boom) {
-		t.Error(err)
-	}
-	if err := Follow(t.Context(), t.TempDir(), Use, 0, func(Found) error { return nil }); err == nil {
-		t.Error("followed nothing")
 	}
 }

@@ -154,9 +154,9 @@ func (s *sink) run(ctx context.Context) {
 			s.heal(ctx)
 		case <-tick.C:
 			s.tellGaps(ctx)
-			_ = s.checkpoint() // health tells
+			_ = s.checkpoint(false) // health tells
 		case reply := <-s.asked:
-			reply <- s.checkpoint()
+			reply <- s.checkpoint(true)
 		}
 	}
 }
@@ -236,15 +236,16 @@ func (s *sink) gapLine(name string, n int64) []byte {
 	return e.Encode()
 }
 
-// checkpoint signs both streams, if the sink works.
-func (s *sink) checkpoint() error {
+// checkpoint signs both streams, if the sink works, and keeps the notes if it
+// is asked to.
+func (s *sink) checkpoint(keep bool) error {
 	if !s.up.Load() {
 		return nil
 	}
 	s.setSigning(time.Now())
 	var errs []error
 	for _, st := range s.streams {
-		errs = append(errs, st.checkpoint(s.o.Now()))
+		errs = append(errs, st.checkpoint(s.o.Now(), keep))
 	}
 	s.setSigning(time.Time{})
 	err := errors.Join(errs...)

@@ -45,7 +45,14 @@ type stream struct {
 	leaves []tlog.Hash        // of the lines after the edge
 	ends   []journal.Position // of the batches after the edge
 
-	signed uint64 // size of the newest checkpoint; of the sink's loop alone
+	// Of the sink's loop alone: the newest checkpoint, and the place of the
+	// newest that was kept.
+	signed uint64
+	note   []byte
+	kept   struct {
+		size, segment uint64
+		at            time.Time
+	}
 }
 
 func newStream(dir, name string, o *Config, sign *signer, broken func(error)) *stream {
@@ -58,8 +65,12 @@ func newStream(dir, name string, o *Config, sign *signer, broken func(error)) *s
 
 // open opens the files and recovers from a crash.
 func (s *stream) open() error {
+	ahead := s.o.Preallocate
+	if s.name == Use && !s.o.Strict {
+		ahead = 0 // ten syncs a second would not gain what writing every byte twice costs
+	}
 	j, rec, err := journal.Open(s.dir, journal.Options{
-		Stream: s.name, SegmentBytes: s.o.SegmentBytes, Preallocate: s.o.Preallocate, Meta: s.meta,
+		Stream: s.name, SegmentBytes: s.o.SegmentBytes, Preallocate: ahead, Meta: s.meta,
 	})
 	if err != nil {
 		return fmt.Errorf("trail: %w", err)
@@ -92,6 +103,13 @@ func (s *stream) load(pos journal.Position) error {
 	}
 	if err := mendCheckpoints(s.dir); err != nil {
 		return err
+	}
+	last, err := keepLatest(s.dir, s.sign.verifier)
+	if err != nil {
+		return err
+	}
+	if last.Size > pos.Next {
+		s.o.Log.Error("trail: signed lines are missing at the end", "dir", s.dir, "lines", last.Size-pos.Next, "signed", last.At)
 	}
 	s.mu.Lock()
 	s.edge, s.chain = e, pos.Chain
@@ -213,13 +231,30 @@ func (s *stream) advance() checkpoint {
 	return c
 }
 
-// checkpoint signs what there is, if there is anything new: first it is made
-// durable, then it is vouched for. An error of the first kind is one of the
-// disk, and the sink is told of it.
-func (s *stream) checkpoint(now time.Time) error {
-	if s.next.Load() == s.signed {
+// checkpoint signs what there is, if there is anything new, and keeps the note
+// if it is time to, or if it is asked to.
+func (s *stream) checkpoint(now time.Time, keep bool) error {
+	segment := s.journal.Position().Segment // before, so that the note is of its lines up to here
+	if s.next.Load() != s.signed {
+		if err := s.vouch(now); err != nil {
+			return err
+		}
+	}
+	since := now.Sub(s.kept.at)
+	due := keep || segment != s.kept.segment || since >= keepEvery || since < 0 // the clock was set back
+	if s.note == nil || s.kept.size == s.signed || !due {
 		return nil
 	}
+	if err := keepNote(s.dir, s.note); err != nil {
+		return err
+	}
+	s.kept.size, s.kept.segment, s.kept.at = s.signed, segment, now
+	return nil
+}
+
+// vouch makes what is new durable, and then signs it. An error of the first
+// kind is one of the disk, and the sink is told of it.
+func (s *stream) vouch(now time.Time) error {
 	s.o.point(s.dir, "sync")
 	if err := s.journal.Sync(); err != nil {
 		s.broken(err)
@@ -234,10 +269,10 @@ func (s *stream) checkpoint(now time.Time) error {
 	if err != nil {
 		return fmt.Errorf("trail: %w", err)
 	}
-	if err := storeCheckpoint(s.dir, msg); err != nil {
+	if err := replaceLatest(s.dir, msg); err != nil {
 		return err
 	}
-	s.signed = c.Size
+	s.signed, s.note = c.Size, msg
 	return nil
 }
 
@@ -247,7 +282,7 @@ func (s *stream) close(now time.Time) error {
 		return nil
 	}
 	err := s.commit.Load().Close()
-	if e := s.checkpoint(now); err == nil {
+	if e := s.checkpoint(now, true); err == nil {
 		err = e
 	}
 	if e := s.journal.Close(); err == nil {

@@ -8,7 +8,7 @@
 //
 // A sink is a folder with one folder per stream, use and act. In each lie the
 // segments of a journal; checkpoint, the newest signed note; and checkpoints,
-// all of them. Both sinks get the same lines, but not the same places in the
+// one of each minute. Both sinks get the same lines, but not the same places in the
 // order: each is proven on its own. A sink that was away begins a new segment
 // and says near its start, with a line trail.gap, how many lines it lacks; the
 // other one has them. What it missed is forgotten when the process ends
@@ -244,11 +244,17 @@ func scrubbed(e *audit.Event) *audit.Event {
 
 // Latest is the newest checkpoint of a stream in the first sink, as a signed
 // note; nil if there is none yet.
-func (t *Trail) Latest(name string) ([]byte, error) {
+func (t *Trail) Latest(name string) ([]byte, error) { return Latest(t.Dir, name) }
+
+var errStream = fault.New(fault.NotFound, "stream_unknown", "There is no such stream.").WithFix("Use one of: use, act")
+
+// Latest is the newest checkpoint of a stream in a folder; nil if there is none
+// yet.
+func Latest(dir, name string) ([]byte, error) {
 	if name != Use && name != Act {
-		return nil, fault.New(fault.NotFound, "stream_unknown", "There is no such stream.").WithFix("Use one of: use, act")
+		return nil, errStream
 	}
-	return latest(filepath.Join(t.Dir, name))
+	return latest(filepath.Join(dir, name))
 }
 
 // VerifierKey is what anybody needs, beside the files, to verify the trail.

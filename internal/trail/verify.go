@@ -1,17 +1,16 @@
 package trail
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
-	"sync"
 	"time"
 
 	"golang.org/x/mod/sumdb/note"
 
+	"gradegate/internal/audit"
+	"gradegate/internal/fault"
 	"gradegate/internal/journal"
 )
 
@@ -37,7 +36,8 @@ func (r Report) OK() bool { return len(r.Problems) == 0 }
 // Options of a verification.
 type Options struct {
 	// Known are checkpoints kept elsewhere, as signed notes: with them even a
-	// cut of both the files and their checkpoints shows.
+	// cut of both the files and their checkpoints shows. Each may be several,
+	// as they are kept: with a line "--" behind each.
 	Known [][]byte
 	// Progress is called now and then with the number of lines read.
 	Progress func(lines uint64)
@@ -45,39 +45,69 @@ type Options struct {
 
 // Verify checks a trail folder with nothing but its files and the verifying
 // key: every line, the chain, the tree against every signed checkpoint. An
-// error means that it could not be read at all; what is wrong with it is in
+// error means that it could not be checked at all; what is wrong with it is in
 // the report.
 func Verify(dir, key string, o Options) (Report, error) {
 	v, err := note.NewVerifier(key)
 	if err != nil {
-		return Report{}, fmt.Errorf("the verifying key is not one: %w", err)
+		return Report{}, fault.Wrap(fault.Invalid, "audit_key_invalid", "That is no verifying key of a trail.", err).
+			WithFix("gradegate audit key")
 	}
-	known := map[string][]checkpoint{}
+	if err := IsTrail(dir); err != nil {
+		return Report{}, err
+	}
 	var r Report
-	for _, msg := range o.Known {
-		c, err := openNote(msg, v)
-		if err != nil {
-			r.Problems = append(r.Problems, "A checkpoint that was kept elsewhere is not signed by this key.")
-			continue
+	known, problems := openKnown(o.Known, v)
+	if len(known) == 0 {
+		if err := rightKey(dir, v); err != nil {
+			return r, err
 		}
-		known[c.Stream] = append(known[c.Stream], c)
 	}
-	found := false
+	r.Problems = problems
 	for _, name := range []string{Use, Act} {
 		sub := filepath.Join(dir, name)
 		if _, err := os.Stat(sub); errors.Is(err, os.ErrNotExist) {
-			r.Problems = append(r.Problems, fmt.Sprintf("The stream %s is missing.", name))
+			r.Problems = append(r.Problems, fmt.Sprintf("The stream %s is missing: there is no folder %s.", name, sub))
 			continue
 		}
-		found = true
 		c := check{name: name, dir: sub, verifier: v, marks: known[name], progress: o.Progress}
 		r.Streams = append(r.Streams, c.run())
 		r.Problems = append(r.Problems, c.problems...)
 	}
-	if !found {
-		return r, fmt.Errorf("%s holds no audit trail", dir)
-	}
 	return r, nil
+}
+
+// IsTrail is nil if a folder looks like that of a trail, or tells where one is.
+func IsTrail(dir string) error {
+	has := func(parts ...string) bool {
+		found, err := filepath.Glob(filepath.Join(parts...))
+		return err == nil && len(found) > 0
+	}
+	no := func(why string, fix string, args ...any) error {
+		return fault.New(fault.Invalid, "audit_missing", "%s holds no audit trail: %s", dir, why).WithFix(fix, args...)
+	}
+	const general = "Give the folder audit in the server's data folder, or what audit.dir or audit.second say in its configuration."
+	info, err := os.Stat(dir)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return no("there is no such folder.", general)
+	case err != nil:
+		return no(err.Error()+".", general)
+	case !info.IsDir():
+		return no("it is a file.", general)
+	case has(dir, Use) || has(dir, Act):
+		return nil
+	case has(dir, "*.jsonl"):
+		if up := filepath.Dir(filepath.Clean(dir)); has(up, Use) && has(up, Act) {
+			return no("it is one stream of a trail.", "Give the folder of both: %s", up)
+		}
+		return no("it is another journal, such as the ledger.", general)
+	case has(dir, "audit", Use) || has(dir, "audit", Act):
+		return no("it is the data folder.", "Give the folder in it: %s", filepath.Join(dir, "audit"))
+	case !has(dir, "*"):
+		return no("it is empty.", general)
+	}
+	return no("there is neither a folder use nor a folder act in it.", general)
 }
 
 // check verifies one stream.
@@ -87,9 +117,11 @@ type check struct {
 	marks     []checkpoint // all that must hold
 	problems  []string
 	progress  func(uint64)
-	broken    bool   // reading stopped before the end
-	proven    uint64 // size of the newest mark that holds
-	forged    bool   // one did not, so that none after it can
+	stored    int              // checkpoints in the files
+	end       journal.Position // of the reading
+	broken    bool             // reading stopped before the end
+	proven    uint64           // size of the newest mark that holds
+	forged    bool             // one did not, so that none after it can
 }
 
 // maxProblems bounds what is told of one stream: who reads the first few does
@@ -111,7 +143,7 @@ func (c *check) run() StreamReport {
 	r.Checkpoints = len(c.marks)
 	segments, err := journal.Segments(c.dir)
 	if err != nil {
-		c.bad("the files cannot be read: %v.", err)
+		c.damaged(err)
 		return r
 	}
 	start, ok := c.begin(segments)
@@ -123,66 +155,35 @@ func (c *check) run() StreamReport {
 	if c.broken {
 		return r
 	}
+	if c.stored == 0 && c.lasts(start.Size) {
+		c.bad("nothing is signed: there is no checkpoint, and a stream has one after its first second.")
+	}
 	signed := c.compare(start.Size, end.Size)
 	r.Unsigned = end.Size - min(end.Size, max(signed, start.Size))
 	return r
 }
 
-// loadMarks reads the stored checkpoints. Their sizes must rise: an older one
-// at the end would be a rollback.
-func (c *check) loadMarks() {
-	n, size := 0, uint64(0)
-	var newest []byte
-	take := func(notes [][]byte) {
-		for i, o := range openNotes(notes, c.verifier) {
-			n++
-			switch {
-			case o.err != nil:
-				c.bad("checkpoint %d is not signed by this key.", n)
-				continue
-			case o.Stream != c.name:
-				c.bad("checkpoint %d is one of the stream %s.", n, o.Stream)
-				continue
-			case o.Size < size:
-				c.bad("checkpoint %d is older than the one before it.", n)
-			}
-			size, newest = o.Size, notes[i]
-			c.marks = append(c.marks, o.checkpoint)
+// lasts reports whether the lines are of more than the first seconds.
+func (c *check) lasts(first uint64) bool {
+	var begin, end time.Time
+	_, err := journal.Read(c.dir, first, func(r journal.Record) error {
+		e, err := audit.Decode(r.Data)
+		if err != nil {
+			return nil //nolint:nilerr // a line of a newer version tells nothing
 		}
-	}
-	if err := readNotes(c.dir, take); err != nil {
-		c.bad("the checkpoints cannot be read: %v.", err)
-	}
-	last, err := latest(c.dir)
-	if err != nil {
-		c.bad("the newest checkpoint cannot be read: %v.", err)
-	}
-	if last != nil && !bytes.Equal(last, newest) {
-		take([][]byte{last})
-	}
+		if end = e.At; begin.IsZero() {
+			begin = e.At
+		}
+		if end.Sub(begin) > slow {
+			return errStop
+		}
+		return nil
+	})
+	return errors.Is(err, errStop)
 }
 
-type opened struct {
-	checkpoint
-	err error
-}
-
-// openNotes is openNote for many, on all processors: a signature takes as long
-// as fifty lines.
-func openNotes(notes [][]byte, v note.Verifier) []opened {
-	out := make([]opened, len(notes))
-	var wg sync.WaitGroup
-	workers := runtime.GOMAXPROCS(0)
-	for w := range workers {
-		wg.Go(func() {
-			for i := w; i < len(notes); i += workers {
-				out[i].checkpoint, out[i].err = openNote(notes[i], v)
-			}
-		})
-	}
-	wg.Wait()
-	return out
-}
+// slow is longer than a disk that works takes to store the first checkpoint.
+const slow = 5 * time.Second
 
 // begin is the tree before the first segment that is still there.
 func (c *check) begin(segments []journal.Segment) (edge, bool) {
@@ -239,7 +240,9 @@ func (c *check) replay(start edge, segments []journal.Segment) edge {
 		}
 	}
 	see()
-	_, err := journal.Batches(c.dir, start.Size, func(first uint64, records [][]byte, pos journal.Position) error {
+	unchained := false
+	var err error
+	c.end, err = journal.Batches(c.dir, start.Size, func(first uint64, records [][]byte, pos journal.Position) error {
 		if first != e.Size {
 			return fmt.Errorf("line %d follows line %d", first, e.Size)
 		}
@@ -248,7 +251,8 @@ func (c *check) replay(start edge, segments []journal.Segment) edge {
 			see()
 		}
 		for _, m := range at[pos.Next] {
-			if !c.forged && m.Chain != "" && m.Chain != pos.Chain.String() {
+			if !c.forged && !unchained && m.Chain != "" && m.Chain != pos.Chain.String() {
+				unchained = true // and with it every one after it
 				c.bad("the chain up to line %d is not the one that was signed on %s.", m.Size, moment(m.At))
 			}
 		}
@@ -256,7 +260,7 @@ func (c *check) replay(start edge, segments []journal.Segment) edge {
 	})
 	if err != nil {
 		c.broken = true
-		c.bad("line %d cannot be read: %v.", e.Size, err)
+		c.damaged(err)
 	}
 	return e
 }
@@ -277,18 +281,29 @@ func (c *check) hold(marks []checkpoint, e *edge) {
 
 func moment(t time.Time) string { return t.Format("2 Jan 2006 15:04:05") }
 
-// compare finds marks that lie beyond the lines that are there: a cut tail. It
-// returns the size that the newest mark vouches for.
+// compare finds marks that lie beyond the lines that are there: the newest of
+// them tells what is missing, if nothing worse was found. It returns the size
+// that the newest mark vouches for.
 func (c *check) compare(first, size uint64) (signed uint64) {
+	var newest checkpoint
 	for _, m := range c.marks {
-		if m.Size > size {
-			c.bad("%d lines are missing at the end: %d were signed on %s, and %d are there.",
-				m.Size-size, m.Size, moment(m.At), size)
-			return size
+		if m.Size > newest.Size {
+			newest = m
 		}
-		if m.Size >= first {
+		if m.Size >= first && m.Size <= size {
 			signed = max(signed, m.Size)
 		}
 	}
-	return signed
+	if newest.Size <= size {
+		return signed
+	}
+	switch where, changed := c.afterEnd(); {
+	case c.forged: // what was taken out or put in before is the cause
+	case changed:
+		c.bad("%s. From there on nothing can be read; up to line %d it was signed on %s.", where, newest.Size-1, moment(newest.At))
+	default:
+		c.bad("%d lines are missing at the end: %d were signed on %s, and %d are there.",
+			newest.Size-size, newest.Size, moment(newest.At), size)
+	}
+	return size
 }
