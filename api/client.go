@@ -142,16 +142,22 @@ func loopback(host string) bool {
 }
 
 func caPool(file string) (*x509.CertPool, error) {
+	bad := func(detail string, err error) error {
+		return &Error{Cause: err, Problem: Problem{
+			Code: "ca_file", Detail: "GRADEGATE_CA_FILE: " + detail,
+			Fix: "Name a PEM file with the certificate of the authority, or unset GRADEGATE_CA_FILE.",
+		}}
+	}
 	pem, err := os.ReadFile(file)
 	if err != nil {
-		return nil, fmt.Errorf("GRADEGATE_CA_FILE: %w", err)
+		return nil, bad(fmt.Sprintf("it cannot be read: %v.", err), err)
 	}
 	pool, err := x509.SystemCertPool()
 	if err != nil {
 		pool = x509.NewCertPool()
 	}
 	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("GRADEGATE_CA_FILE: %s holds no certificate", file)
+		return nil, bad(file+" holds no certificate.", nil)
 	}
 	return pool, nil
 }

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -216,6 +217,21 @@ func TestUnixSocket(t *testing.T) {
 	defer func() { _ = s.Close() }()
 	if h, err := c.Health(t.Context()); err != nil || h.Status != "ok" {
 		t.Error(h, err)
+	}
+}
+
+// TestBadAuthorityFile: the variable is named, and what to do about it.
+func TestBadAuthorityFile(t *testing.T) {
+	empty := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(empty, []byte("none"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range []string{empty, "/nowhere.pem"} {
+		t.Setenv("GRADEGATE_CA_FILE", file)
+		_, err := NewClient("https://grade.example.org", "")
+		if e := new(Error); !errors.As(err, &e) || e.Code != "ca_file" || !strings.Contains(e.Detail, file) || e.Fix == "" {
+			t.Errorf("%s: %v", file, err)
+		}
 	}
 }
 

@@ -55,7 +55,7 @@ quota: {per_day: 20}
 		}
 		_ = json.NewEncoder(w).Encode(spec)
 	})
-	m.run("", "competition", "apply", filepath.Join(m.home, "iris"), "--url", f.url).want(t, 0, "name       iris", "")
+	m.run("", "competition", "apply", filepath.Join(m.home, "iris"), "--url", f.url).want(t, 0, "0 GPUs", "")
 }
 
 func unpacked(t *testing.T, r *http.Request) (names []string) {
@@ -85,8 +85,11 @@ func TestCompetitionFileMistakes(t *testing.T) {
 	t.Parallel()
 	f, m := newFake(t), newMachine(t, "GRADEGATE_TOKEN="+secretOf(token.Personal))
 	for text, want := range map[string]string{
-		"name: iris\nmetric: [accuracy]\n":             "line 2: field metric not found",
-		"name: iris\nresources: {gpus: many}\n":        "line 2",
+		"name: iris\nmetric: [accuracy]\n":             "line 2: there is no key \"metric\"; did you mean \"metrics\"?\nkeys: accept, description, metrics",
+		"name: iris\nresources: {gpus: many}\n":        "line 2: \"many\" does not fit: a whole number is wanted.",
+		"name: iris\nresources: {gpu: 1}\n":            "line 2: there is no key \"gpu\" in resources; did you mean \"gpus\"?\nkeys: cpus, gpus,",
+		"name: iris\nquota: {colour: 1}\n":             "line 2: there is no key \"colour\" in quota.\nkeys: concurrent, per_day",
+		"name: iris\nquota: 3\n":                       "line 2: \"3\" does not fit: a block of keys is wanted.",
 		"name: iris\nmetrics: [a]\nrank_by: b\n":       "rank_by names b",
 		"name: iris\npublic: [../../etc/passwd]\n":     "outside of the folder",
 		"name: iris\npublic: [missing.csv]\n":          "missing.csv",
@@ -147,11 +150,12 @@ func TestStatus(t *testing.T) {
 
 func TestCheckConfig(t *testing.T) {
 	t.Parallel()
-	m := newMachine(t, "GRADEGATE_LEDGER_DIR=/mnt/ledger", "GRADEGATE_TOKEN=x", "GRADEGATE_URL=https://x")
+	m := newMachine(t, "GRADEGATE_TOKEN=x", "GRADEGATE_URL=https://x")
+	m.env = append(m.env, "GRADEGATE_LEDGER_DIR="+filepath.Join(m.home, "ledger"))
 	file := m.write("gradegate.yaml", "listen: 127.0.0.1:9\naudit: {sync: strict}\n", 0o600)
-	got := m.run("", "check-config", "--config", file, "--listen", "127.0.0.1:0", "--data", "/srv/gg")
+	got := m.run("", "check-config", "--config", file, "--listen", "127.0.0.1:0", "--data", filepath.Join(m.home, "gg"))
 	got.want(t, 0, "(--listen)", "The configuration works.")
-	for _, want := range []string{"/srv/gg", "(--data)", "(GRADEGATE_LEDGER_DIR)", "strict", "(" + file + ")", "(default)"} {
+	for _, want := range []string{filepath.Join(m.home, "gg"), "(--data)", "(GRADEGATE_LEDGER_DIR)", "strict", "(" + file + ")", "(default)"} {
 		if !strings.Contains(got.out, want) {
 			t.Errorf("lacks %s:\n%s", want, got.out)
 		}

@@ -10,15 +10,12 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"strings"
 	"sync/atomic"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
-	"gradegate/api"
 	"gradegate/internal/executor"
-	"gradegate/internal/fault"
 )
 
 // Exit codes. Programs may rely on them.
@@ -39,7 +36,7 @@ const (
 
 // app is what commands share: the outside world, and the flags of all.
 type app struct {
-	env            []string
+	args, env      []string
 	stdin          io.Reader
 	stdout, stderr io.Writer
 
@@ -47,12 +44,16 @@ type app struct {
 	tokenFile         string
 	tokenStdin, quiet bool
 	stdinTaken        bool
-	credential        source
-	shadowed          []string
+	// attended is set if somebody sits at a terminal and can be asked.
+	attended   bool
+	credential source
+	shadowed   []string
 	// started is set once a command's own work begins: what fails before that
 	// is a mistake in how it was called.
 	started bool
 	endsIn  atomic.Int64 // the token in use, as the server says; zero: not soon
+	// inGrace is set if that is because it was rotated.
+	inGrace atomic.Bool
 }
 
 // Run runs one command and returns its exit code. args are without the
@@ -70,18 +71,23 @@ func Run(ctx context.Context, args, env []string, stdin io.Reader, stdout, stder
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the program at once
-	a := &app{env: env, stdin: stdin, stdout: stdout, stderr: stderr}
+	a := &app{args: args, env: env, stdin: stdin, stdout: stdout, stderr: stderr}
+	a.attended = terminal(stdin) && terminal(stderr)
+	return a.run(ctx)
+}
+
+func (a *app) run(ctx context.Context) int {
 	root := a.root()
-	root.SetArgs(args)
-	root.SetIn(stdin)
-	root.SetOut(stdout)
-	root.SetErr(stderr)
+	root.SetArgs(a.args)
+	root.SetIn(a.stdin)
+	root.SetOut(a.stdout)
+	root.SetErr(a.stderr)
 	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return exitOK
 	}
 	if !a.started && !errors.As(err, new(usage)) {
-		err = usage{plainer(err), cmd.CommandPath()}
+		err = usage{groupMistake(cmd, err), cmd.CommandPath()}
 	}
 	return a.fail(ctx, err)
 }
@@ -98,7 +104,7 @@ request, and keeps a job in its owner's hands whatever happens to the token.`,
 	f := root.PersistentFlags()
 	f.StringVar(&a.url, "url", "", "server, such as https://grade.example.org (GRADEGATE_URL)")
 	f.StringVar(&a.data, "data", "", "data folder of a server on this machine: act as its local administrator")
-	f.StringVarP(&a.output, "output", "o", "table", "table, json, name or secret")
+	f.StringVarP(&a.output, "output", "o", "table", "table, json (errors too, on stderr), name or secret")
 	f.StringVar(&a.tokenFile, "token-file", "", "file with the token to use")
 	f.BoolVar(&a.tokenStdin, "token-stdin", false, "read the token from stdin")
 	f.BoolVarP(&a.quiet, "quiet", "q", false, "no hints and no progress")
@@ -119,126 +125,22 @@ request, and keeps a job in its owner's hands whatever happens to the token.`,
 	root.SetHelpCommandGroupID("all")
 	root.SetCompletionCommandGroupID("all")
 	root.PersistentPreRunE = func(*cobra.Command, []string) error { return a.checkOutput() }
-	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return usage{err, c.CommandPath()} })
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return usage{flagMistake(c, err), c.CommandPath()} })
 	root.SetHelpCommand(a.help(root))
 	root.SetHelpFunc(a.showHelp)
 	a.guard(root)
 	return root
 }
 
-// usage is a mistake in the command itself.
-type usage struct {
-	err  error
-	path string
-}
-
-func (u usage) Error() string { return u.err.Error() }
-func (u usage) Unwrap() error { return u.err }
-
-// exit is an error that has said what there is to say.
-type exit int
-
-func (e exit) Error() string { return fmt.Sprintf("exit %d", int(e)) }
-
-// fail tells what went wrong and how to go on, and gives the exit code.
-func (a *app) fail(ctx context.Context, err error) int {
-	var code exit
-	if errors.As(err, &code) {
-		return int(code)
-	}
-	var e *api.Error
-	var u usage
-	var f *fault.Error
-	refused := errors.As(err, &e)
-	switch {
-	case refused && e.Status != 0:
-		a.tell(e.Detail, e.More, e.Fix, e.RequestID)
-		if e.Status == 401 && a.credential.from != "" {
-			fmt.Fprintln(a.stderr, "credential: "+a.credential.from)
-		}
-		return codeOf(e)
-	case errors.As(err, &u):
-		a.tell(u.err.Error(), nil, u.path+" --help", "")
-		return exitUsage
-	case ctx.Err() != nil:
-		fmt.Fprintln(a.stderr, "interrupted")
-		return exitInterrupted
-	case refused:
-		a.tell(e.Detail, nil, e.Fix, "")
-		return codeOf(e)
-	case errors.As(err, &f):
-		a.tell(f.Detail, f.More, f.Fix, "")
-		return codeOfKind(f.Kind)
-	}
-	a.tell(err.Error(), nil, "", "")
-	return exitFailure
-}
-
-// telling are the members of a refusal that people are shown, in this order.
-var telling = []string{"existing", "choices", "accepts", "competitions", "missing", "granted", "files", "examples", "successor"}
-
-// tell writes what went wrong, what belongs to it, and how to go on. Some of
-// the words are a server's: nothing in them may move the cursor.
-func (a *app) tell(detail string, more map[string]any, fix, request string) {
-	fmt.Fprintln(a.stderr, "error: "+clean(detail))
-	for _, name := range telling {
-		if v, ok := more[name]; ok && fmt.Sprint(v) != "" && fmt.Sprint(v) != "[]" {
-			fmt.Fprintf(a.stderr, "%s: %s\n", name, clean(strings.Trim(fmt.Sprint(v), "[]")))
-		}
-	}
-	if fix != "" {
-		fmt.Fprintln(a.stderr, "fix: "+clean(fix))
-	}
-	if request != "" {
-		fmt.Fprintln(a.stderr, "request: "+clean(request))
-	}
-}
-
-func codeOfKind(k fault.Kind) int {
-	switch k {
-	case fault.NotFound:
-		return exitNotFound
-	case fault.Unauthenticated:
-		return exitNoToken
-	case fault.Denied:
-		return exitForbidden
-	case fault.Conflict:
-		return exitConflict
-	case fault.Unavailable:
-		return exitUnreachable
-	}
-	return exitFailure
-}
-
-func codeOf(e *api.Error) int {
-	switch e.Status {
-	case 0:
-		if e.Code != "unreachable" {
-			return exitFailure
-		}
-		return exitUnreachable
-	case 401:
-		return exitNoToken
-	case 403:
-		return exitForbidden
-	case 404:
-		return exitNotFound
-	case 409, 412, 422:
-		return exitConflict
-	case 429:
-		if strings.HasPrefix(e.Code, "quota_") {
-			return exitConflict
-		}
-		return exitLimited
-	case 502, 503, 504:
-		return exitUnreachable
-	}
-	return exitFailure
-}
-
-// hint tells something that is not the answer.
+// hint tells something that is not the answer. Programs that want JSON get
+// nothing but that: what is on stderr then is the problem object alone.
 func (a *app) hint(format string, args ...any) {
-	if !a.quiet {
+	if !a.quiet && !a.wantsJSON() {
 		fmt.Fprintf(a.stderr, format+"\n", args...)
 	}
+}
+
+// warn tells what must not be missed, whoever reads it.
+func (a *app) warn(format string, args ...any) {
+	fmt.Fprintf(a.stderr, "warning: "+format+"\n", args...)
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"net/url"
 	"os"
@@ -98,24 +99,28 @@ func (a *app) client() (*api.Client, error) {
 // clock is left out: this very use has set it back.
 func (a *app) noteEnd(h http.Header) {
 	s, err := strconv.Atoi(h.Get("X-Token-Expires-In"))
-	if err == nil && h.Get("X-Token-Expires-Reason") != "idle_expires_at" {
+	reason := h.Get("X-Token-Expires-Reason")
+	if err == nil && reason != "idle_expires_at" {
 		a.endsIn.Store(int64(time.Duration(s) * time.Second))
 	}
+	a.inGrace.Store(reason == "grace_until")
 }
 
 // warnOfEnd says in good time, and on every command, that the token in use ends.
 // A session lives for hours: there, only the last half hour is news.
 func (a *app) warnOfEnd() {
 	left, soon := time.Duration(a.endsIn.Load()), 7*24*time.Hour
-	how := "gradegate token rotate"
+	how := "Your jobs go on; for a new one: gradegate token rotate"
 	switch {
+	case a.inGrace.Load():
+		how = "It was rotated: put its successor in its place in " + a.credential.from
 	case strings.HasPrefix(a.credential.secret, "ggses_"):
-		soon, how = 30*time.Minute, "gradegate token create --save"
+		soon, how = 30*time.Minute, "Your jobs go on; for a new one: gradegate token create --save"
 	case strings.HasPrefix(a.credential.secret, "ggjob_"):
 		return // a job's handle ends with its job and has no successor
 	}
 	if left > 0 && left < soon {
-		a.hint("note: the token in use ends in %s. Your jobs go on; for a new one: %s", config.FormatDuration(left.Round(time.Minute)), how)
+		a.hint("note: the token in use ends in %s. %s", config.FormatDuration(left.Round(time.Minute)), how)
 	}
 }
 
@@ -187,14 +192,31 @@ func (a *app) fromFile(path, from string) (source, error) {
 	if path == "" {
 		return source{}, nil
 	}
+	text, err := readFile(path, from)
+	return source{text, from + " " + path}, err
+}
+
+// readFile reads a file that a flag or a variable names; an empty one is a
+// mistake.
+func readFile(path, from string) (string, error) {
 	data, err := os.ReadFile(path)
 	if err == nil && strings.TrimSpace(string(data)) == "" {
 		err = errors.New("it is empty")
 	}
 	if err != nil {
-		return source{}, fault.Wrap(fault.Invalid, "token_file", fmt.Sprintf("The token file of %s cannot be read: %v.", from, err), err).WithFix("Name another file.")
+		return "", fault.Wrap(fault.Invalid, "file_unreadable", fmt.Sprintf("%s: %s cannot be read: %v.", from, path, plainly(err)), err).
+			WithFix("Name another file with %s, or leave it out.", from)
 	}
-	return source{string(data), from + " " + path}, nil
+	return string(data), nil
+}
+
+// plainly is an error of the system without the operation and the path, which
+// the message around it has.
+func plainly(err error) error {
+	if e, ok := errors.AsType[*fs.PathError](err); ok {
+		return e.Err
+	}
+	return err
 }
 
 func (a *app) fromStdin() (source, error) {

@@ -187,15 +187,33 @@ func TestLogin(t *testing.T) {
 		t.Errorf("printed %q", got.out)
 	}
 	m.env = append(m.env, "GRADEGATE_TOKEN="+secretOf(token.Personal))
-	m.run("", "login", "--url", f.url, "--invite", code).want(t, 0, "", "note: the token from GRADEGATE_TOKEN comes before the stored one")
+	m.run("", "login", "--url", f.url, "--invite", code).want(t, 0, "", "warning: the token from GRADEGATE_TOKEN comes before the stored one")
 }
 
 func TestLoginSendsCodesOnly(t *testing.T) {
 	t.Parallel()
 	f, m := newFake(t), newMachine(t)
-	m.run("", "login", "--url", f.url).want(t, 2, "", "needs an invite code")
+	m.run("", "login", "--url", f.url).want(t, 2, "", "needs the one-time code")
 	m.run("", "login", "--url", f.url, "--invite", secretOf(token.Personal)).want(t, 1, "", "That is a token, and no invite code.")
-	m.run("", "login", "--url", f.url, "--invite", "gginv_abc").want(t, 1, "", "That is no invite code")
+	good := secretOf(token.Invite)
+	swapped := []byte(good)
+	if swapped[20]++; swapped[20] > 'z' || swapped[20] == ':' || swapped[20] == '[' {
+		swapped[20] -= 2
+	}
+	for code, want := range map[string]string{
+		good[:50]: "has 50 characters, and a code has 67; it was cut off", good + "x": "something was copied with it", string(swapped): "a character of it was changed",
+		good[:60] + "-" + good[61:]: "no code has", "CODE": "the word that stands for one", "ann": "begins with gginv_",
+	} {
+		got := m.run(code, "login", "--url", f.url, "--invite-file", "-")
+		got.want(t, 1, "", want)
+		if strings.Contains(got.errout, "ggpat") || !strings.Contains(got.errout, "gradegate user invite NAME") {
+			t.Errorf("%s: it is told about tokens, or no way on: %s", want, got.errout)
+		}
+	}
+	m.run("", "login", "--url", f.url, "--invite-file", "/nowhere").want(t, 1, "", "/nowhere cannot be read")
+	if left, err := os.ReadDir(m.home); err != nil || len(left) != 0 {
+		t.Errorf("a login that failed left something behind: %v %v", left, err)
+	}
 	if len(f.requests()) != 0 {
 		t.Errorf("sent %v", f.requests())
 	}
@@ -227,6 +245,26 @@ func TestLogout(t *testing.T) {
 		t.Errorf("%s %v", data, err)
 	}
 	m.run("", "logout", "--url", f.url).want(t, 0, "", "Nobody is signed in")
+}
+
+// TestLogoutWithoutServer: whoever leaves a machine wants the token gone from
+// there, whether the server hears of it or not.
+func TestLogoutWithoutServer(t *testing.T) {
+	t.Parallel()
+	for _, status := range []int{0, 503} {
+		f, m := newFake(t), newMachine(t)
+		u, secret := "http://127.0.0.1:1", secretOf(token.Session)
+		if status != 0 {
+			u = f.url
+			f.handle("DELETE /v1/tokens/self", func(w http.ResponseWriter, _ *http.Request) { f.refuse(w, status, "store_unavailable", "No.", "") })
+		}
+		m.write(m.hosts(), "current: "+u+"\ntokens: {\""+u+"\": "+secret+"}\n", 0o600)
+		m.run("", "logout").want(t, 0, "", "warning: this machine has forgotten its token, but "+u+" could not be told")
+		m.run("", "logout", "-q").want(t, 0, "", "")
+		if data, err := os.ReadFile(m.hosts()); err != nil || strings.Contains(string(data), secret) {
+			t.Errorf("it is still there: %v", err)
+		}
+	}
 }
 
 // TestHostsFileIsALink: who keeps the file elsewhere goes on to do so.

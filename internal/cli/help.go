@@ -1,12 +1,13 @@
 package cli
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"gradegate/internal/fault"
 )
 
 // secretCommands are those with which -o secret makes sense. All others refuse
@@ -24,9 +25,11 @@ func (a *app) guard(c *cobra.Command) {
 		a.guard(sub)
 	}
 	if run := c.RunE; run != nil {
+		nameArguments(c)
 		c.RunE = func(cmd *cobra.Command, args []string) error {
 			if a.output == "secret" && !secretCommands[cmd.CommandPath()] {
-				return usage{errors.New("this command makes no secret"), cmd.CommandPath()}
+				f := fault.New(fault.Invalid, "usage", "%s makes no secret, so there is none to print.", cmd.CommandPath()).WithFix("Use -o table, json or name.")
+				return usage{f, cmd.CommandPath()}
 			}
 			a.started = true
 			defer a.warnOfEnd()
@@ -42,19 +45,8 @@ func (a *app) guard(c *cobra.Command) {
 		if len(args) == 0 {
 			return cmd.Help()
 		}
-		text := fmt.Sprintf("%s has no command %q", cmd.CommandPath(), args[0])
-		if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
-			text += "; did you mean " + strings.Join(near, " or ") + "?"
-		}
-		return usage{errors.New(text), cmd.CommandPath()}
+		return unknownCommand(cmd, args[0])
 	}
-}
-
-// plainer says what cobra says in words of the command line.
-func plainer(err error) error {
-	text, _, _ := strings.Cut(err.Error(), "\n")
-	text = strings.ReplaceAll(strings.ReplaceAll(text, "arg(s)", "arguments"), "flag(s)", "flag")
-	return errors.New(text)
 }
 
 // daily are the commands of the first page, in the order in which people meet them.
@@ -71,7 +63,7 @@ func (a *app) help(root *cobra.Command) *cobra.Command {
 			}
 			c, rest, err := root.Find(args)
 			if err != nil || len(rest) > 0 {
-				return usage{fmt.Errorf("there is no command %q", strings.Join(args, " ")), "gradegate"}
+				return unknownCommand(c, rest[0])
 			}
 			return c.Help()
 		},

@@ -3,6 +3,7 @@ package cli
 import (
 	"bufio"
 	"errors"
+	"fmt"
 	"io/fs"
 	"net/url"
 	"os"
@@ -93,6 +94,53 @@ func (a *app) change(do func(*hosts)) error {
 	return replaceFile(path, data)
 }
 
+// canRemember finds out whether a token could be stored, and gives a function
+// that takes away again what that left behind, unless something was stored.
+func (a *app) canRemember() (undo func(), err error) {
+	if _, err := a.loadHosts(); err != nil {
+		return nil, err
+	}
+	path := a.hostsFile()
+	if path == "" {
+		return nil, a.change(nil) // says what is missing
+	}
+	var fresh []string // what is not there yet, the deepest first
+	if _, err := os.Lstat(path + ".lock"); err != nil {
+		fresh = append(fresh, path+".lock")
+	}
+	for dir := filepath.Dir(path); ; dir = filepath.Dir(dir) {
+		if _, err := os.Lstat(dir); err == nil || dir == filepath.Dir(dir) {
+			break
+		}
+		fresh = append(fresh, dir)
+	}
+	_, known := os.Lstat(path)
+	undo = func() {
+		if _, now := os.Lstat(path); known == nil || now == nil {
+			return
+		}
+		for _, p := range fresh {
+			_ = os.Remove(p) // a folder that has something in it stays
+		}
+	}
+	where := path
+	if target, err := filepath.EvalSymlinks(path); err == nil {
+		where = target
+	}
+	if err = os.MkdirAll(filepath.Dir(where), 0o700); err == nil {
+		var f *os.File
+		if f, err = os.CreateTemp(filepath.Dir(where), ".try-*"); err == nil {
+			err = errors.Join(f.Close(), os.Remove(f.Name()))
+		}
+	}
+	if err != nil {
+		undo()
+		return nil, fault.Wrap(fault.Invalid, "hosts_unwritable", fmt.Sprintf("The token could not be kept: %v.", err), err).
+			WithFix("Mend the folder %s, or name another one with XDG_CONFIG_HOME.", filepath.Dir(where))
+	}
+	return undo, nil
+}
+
 func lockFile(path string) (unlock func(), err error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
@@ -130,6 +178,16 @@ func (a *app) settle(u, secret string) error {
 	return a.change(func(h *hosts) { h.Current, h.Tokens[u] = u, secret })
 }
 
+// notStored is the error of a secret that was printed instead.
+func notStored(err error) error {
+	why := err.Error()
+	if f, ok := errors.AsType[*fault.Error](err); ok {
+		why = f.Detail
+	}
+	return fault.Wrap(fault.Internal, "token_not_stored", "The token could not be stored, so that it was printed, this once: "+strings.TrimRight(why, "."), err).
+		WithFix("Keep it, mend what is named above, and store it: gradegate login --token-stdin")
+}
+
 // forget drops this machine's credential for a server. The server stays the one
 // to talk to: whoever signs in again means the same one.
 func (a *app) forget(u string) error {
@@ -149,7 +207,7 @@ func (a *app) stored(u, id string) bool {
 // warnShadowed says so if what was just stored will not be used here.
 func (a *app) warnShadowed(u string) {
 	if found, _, err := a.find(u); err == nil && found.from != a.hostsFile() && found.secret != "" {
-		a.hint("note: the token from %s comes before the stored one, here and now", found.from)
+		a.warn("the token from %s comes before the stored one, here and now", found.from)
 	}
 }
 

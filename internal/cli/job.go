@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/url"
 	"slices"
 	"strconv"
@@ -14,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"gradegate/api"
+	"gradegate/internal/fault"
 	"gradegate/internal/job"
 )
 
@@ -37,7 +39,10 @@ func (a *app) jobList() *cobra.Command {
 				return err
 			}
 			if limit < 1 {
-				return usage{errors.New("--limit is at least 1"), cmd.CommandPath()}
+				return misuse(cmd, "--limit is at least 1.")
+			}
+			if state != "" && !job.State(state).Valid() {
+				return misuse(cmd, fmt.Sprintf("--state wants one of %s, and %q is none.", strings.Join(stateNames, ", "), state))
 			}
 			q := url.Values{"limit": {strconv.Itoa(min(limit+1, pageMax))}}
 			for name, v := range map[string]string{"competition": competition, "state": state, "user": user} {
@@ -56,7 +61,7 @@ func (a *app) jobList() *cobra.Command {
 				}
 				all = append(all, j)
 			}
-			return a.print(list(all, func(j api.Job) string { return j.ID }, "JOB\tCOMPETITION\tSTATE\tSCORE\tMADE\tFROM", func(j api.Job) []string {
+			return a.print(list(all, func(j api.Job) string { return j.ID }, "JOB\tCOMPETITION\tSTATE\tSCORE\tHANDED IN\tFILE", func(j api.Job) []string {
 				return []string{j.ID, j.Competition, stateOf(j), orDash(scores(j.Scores)), ago(j.CreatedAt), orDash(j.Submission.Name)}
 			}))
 		},
@@ -66,6 +71,12 @@ func (a *app) jobList() *cobra.Command {
 	c.Flags().StringVar(&user, "user", "", "somebody else's, or * for all (administrators and auditors)")
 	c.Flags().IntVar(&limit, "limit", 50, "at most so many")
 	return c
+}
+
+// stateNames are the states of a job, in the order in which it goes through them.
+var stateNames = []string{
+	string(job.Queued), string(job.Dispatching), string(job.Running), string(job.Grading), string(job.Canceling),
+	string(job.Succeeded), string(job.Failed), string(job.Canceled),
 }
 
 func stateOf(j api.Job) string {
@@ -88,11 +99,35 @@ func scores(s map[string]float64) string {
 }
 
 func (a *app) printJob(j api.Job) error {
+	code := ""
+	if j.ExitCode != nil && j.Reason == "exit_code" {
+		code = strconv.Itoa(*j.ExitCode)
+	}
+	if j.State == string(job.Failed) && j.StartedAt != nil {
+		a.hint("What it printed: gradegate job logs %s", j.ID)
+	}
 	return a.print(result{json: j, name: j.ID, table: func(w io.Writer) {
-		facts(w, "job", j.ID, "competition", j.Competition, "state", stateOf(j), "detail", j.Detail, "score", scores(j.Scores),
+		facts(w, "job", j.ID, "competition", j.Competition, "state", stateOf(j), "detail", explained(j), "exit code", code, "score", scores(j.Scores),
 			"handed in", when(&j.CreatedAt), "started", when(j.StartedAt), "ended", when(j.EndedAt), "what", j.Submission.Kind+" "+j.Submission.Name,
-			"entry point", j.Submission.Entry, "isolation", j.Isolation, "gpus", strings.Join(j.GPUs, ","), "submitted by", unverified(j.SubmittedBy), "with token", j.TokenID)
+			"entry point", j.Submission.Entry, "labels", labelled(j.Labels), "isolation", j.Isolation, "gpus", strings.Join(j.GPUs, ","),
+			"submitted by", unverified(j.SubmittedBy), "with token", j.TokenID)
 	}})
+}
+
+// explained is a job's detail, with the number that it speaks of.
+func explained(j api.Job) string {
+	if j.Reason == "exit_code" && j.ExitCode != nil {
+		return fmt.Sprintf("The program ended with exit code %d, which means that it failed.", *j.ExitCode)
+	}
+	return j.Detail
+}
+
+func labelled(labels map[string]string) string {
+	var out []string
+	for _, k := range slices.Sorted(maps.Keys(labels)) {
+		out = append(out, k+"="+labels[k])
+	}
+	return strings.Join(out, " ")
 }
 
 func unverified(s string) string {
@@ -124,7 +159,11 @@ func (a *app) showJob(ctx context.Context, id string) error {
 func (a *app) jobLogs() *cobra.Command {
 	var follow bool
 	c := &cobra.Command{
-		Use: "logs JOB", Short: "What a job has printed", Args: cobra.ExactArgs(1), Example: "  gradegate job logs JOB\n  gradegate job logs JOB --follow",
+		Use: "logs JOB", Short: "What a job has printed", Args: cobra.ExactArgs(1),
+		Long: `Prints what a job has printed, byte for byte; on a terminal without what could move
+the cursor. With -o json each line is an object of its own, {"offset", "text"}:
+where the line begins in the log, and what it says.`,
+		Example: "  gradegate job logs JOB\n  gradegate job logs JOB -f\n  gradegate job logs JOB -o json",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client, err := a.client()
 			if err != nil {
@@ -140,7 +179,12 @@ func (a *app) jobLogs() *cobra.Command {
 // copyLog prints what a job printed. A followed log whose connection ends before
 // the job does is taken up where it stopped: three hours are long for a line.
 func (a *app) copyLog(ctx context.Context, client *api.Client, id string, follow bool) error {
-	out := a.logWriter()
+	out := a.logWriter(a.stdout)
+	if a.output == "json" {
+		lines := &lineObjects{w: a.stdout}
+		out = &logWriter{w: lines}
+		defer lines.end()
+	}
 	patience := newPatience()
 	var offset int64
 	for {
@@ -208,8 +252,11 @@ func (a *app) cancel(use string) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if out.Already != "" {
-				a.hint("It was %s already.", out.Already)
+			switch {
+			case !final(out.Job.State):
+				a.hint("It is being stopped. Wait until it has ended: gradegate job wait %s", out.Job.ID)
+			case out.Already != "":
+				a.hint("There was nothing left to cancel: it is over.")
 			}
 			return a.print(result{json: out, name: out.Job.ID, table: func(w io.Writer) {
 				facts(w, "job", out.Job.ID, "state", stateOf(out.Job), "detail", out.Job.Detail)
@@ -221,7 +268,11 @@ func (a *app) cancel(use string) *cobra.Command {
 func (a *app) jobWait() *cobra.Command {
 	var timeout time.Duration
 	c := &cobra.Command{
-		Use: "wait JOB", Short: "Wait until a job is over; exit code 9 if it has no grade", Args: cobra.ExactArgs(1), Example: "  gradegate job wait JOB --timeout 10m",
+		Use: "wait JOB", Short: "Wait until a job is over; exit code 9 if it has no grade", Args: cobra.ExactArgs(1),
+		Long: `Waits until a job is over, through restarts of the server too, and prints it. Exit
+code 0: it has a grade; 9: it has none; 124: --timeout passed and it goes on.
+To stop waiting does nothing to the job.`,
+		Example: "  gradegate job wait JOB --timeout 10m",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client, err := a.client()
 			if err != nil {
@@ -249,6 +300,10 @@ func (a *app) over(j api.Job) error {
 	return nil
 }
 
+// waitTimeout is the code of a wait that was given up; it has an exit code of
+// its own.
+const waitTimeout = "wait_timeout"
+
 // wait asks with growing pauses until the job is over, and shows how it goes.
 func (a *app) wait(ctx context.Context, client *api.Client, id string, timeout time.Duration) (api.Job, error) {
 	if timeout > 0 {
@@ -275,9 +330,8 @@ func (a *app) wait(ctx context.Context, client *api.Client, id string, timeout t
 			err = patience.pause(ctx, client, err)
 		}
 		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-			line.done()
-			a.hint("Still %s after %s. Go on waiting: gradegate job wait %s", orDash(known.State), timeout, id)
-			return known, exit(exitTimeout)
+			return known, fault.New(fault.Unavailable, waitTimeout, "Still %s after %s; the job goes on.", first([]string{known.State}, "unknown"), timeout).
+				WithFix("gradegate job wait %s", id)
 		}
 		if err != nil {
 			return known, err
@@ -315,7 +369,11 @@ func (p *patience) pause(ctx context.Context, client *api.Client, err error) err
 
 func (a *app) jobQuota() *cobra.Command {
 	return &cobra.Command{
-		Use: "quota COMPETITION", Short: "What you have used of a competition's limits", Args: cobra.ExactArgs(1), Example: "  gradegate job quota iris",
+		Use: "quota COMPETITION", Short: "What you have used of a competition's limits", Args: cobra.ExactArgs(1),
+		Long: `Shows what you have used of a competition's limits. The day is that of UTC. A
+submission that is refused costs nothing; one that never ran, or was lost through
+no fault of yours, is given back.`,
+		Example: "  gradegate job quota iris",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client, err := a.client()
 			if err != nil {
@@ -326,7 +384,7 @@ func (a *app) jobQuota() *cobra.Command {
 				return err
 			}
 			return a.print(result{json: q, name: q.Competition, table: func(w io.Writer) {
-				facts(w, "today", used(q.Submissions), "at a time", used(q.Concurrent), "gpu hours", fmt.Sprintf("%.2f", q.GPUHours), "resets", when(&q.ResetsAt))
+				facts(w, "handed in today", used(q.Submissions), "waiting or running", used(q.Concurrent), "GPU hours", fmt.Sprintf("%.2f", q.GPUHours), "the day ends", when(&q.ResetsAt))
 			}})
 		},
 	}

@@ -77,7 +77,7 @@ func TestJobWait(t *testing.T) {
 		m.run("", "job", "wait", "job_1", "--url", f.url).want(t, code, state, "")
 	}
 	f.states("running")
-	m.run("", "job", "wait", "job_1", "--timeout", "30ms", "--url", f.url).want(t, 124, "", "Still running after 30ms. Go on waiting: gradegate job wait job_1")
+	m.run("", "job", "wait", "job_1", "--timeout", "30ms", "--url", f.url).want(t, 124, "", "error: Still running after 30ms; the job goes on.\nfix: gradegate job wait job_1\n")
 }
 
 func TestInterrupted(t *testing.T) {
@@ -200,11 +200,66 @@ func TestSubmitAndWait(t *testing.T) {
 	m.run("", "submit", "iris", program(m), "--wait", "--url", f.url).want(t, 9, "failed", "Handed in as job_1.")
 }
 
+// TestFailedProgram: whoever waited for it learns the exit code, and where to
+// look.
+func TestFailedProgram(t *testing.T) {
+	t.Parallel()
+	f, m := newFake(t), newMachine(t, "GRADEGATE_TOKEN="+secretOf(token.Personal))
+	f.on("GET /v1/jobs/job_1", api.Job{
+		ID: "job_1", State: "failed", Reason: "exit_code", Detail: "It ended.", ExitCode: ptr(3), StartedAt: &birth, EndedAt: &birth, Labels: map[string]string{"b": "2", "a": "1"},
+	})
+	for _, line := range []string{"job wait job_1", "job show job_1"} {
+		code := 0
+		if strings.Contains(line, "wait") {
+			code = 9
+		}
+		got := m.run("", append(strings.Fields(line), "--url", f.url)...)
+		got.want(t, code, "The program ended with exit code 3,", "gradegate job logs job_1")
+		got.want(t, code, "a=1 b=2", "")
+	}
+}
+
+// TestLogsAsJSON: an object for each line, with its place in the log.
+func TestLogsAsJSON(t *testing.T) {
+	t.Parallel()
+	f, m := newFake(t), newMachine(t, "GRADEGATE_TOKEN="+secretOf(token.Personal))
+	f.handle("GET /v1/jobs/job_1/logs", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "step 0\n\n<b>\"\nrest") })
+	const want = `{"offset":0,"text":"step 0"}
+{"offset":7,"text":""}
+{"offset":8,"text":"<b>\""}
+{"offset":13,"text":"rest"}
+`
+	if got := m.run("", "job", "logs", "job_1", "-o", "json", "--url", f.url); got.out != want || got.code != 0 {
+		t.Errorf("%d %s", got.code, got.out)
+	}
+	var b strings.Builder
+	l := &lineObjects{w: &b}
+	if _, err := l.Write([]byte(strings.Repeat("x", lineMax+1))); err != nil || strings.Count(b.String(), "\n") != 1 || len(l.rest) != 1 {
+		t.Errorf("a line without end is kept whole: %d %v", len(l.rest), err)
+	}
+}
+
+// TestHandleIsNoToken: what a job's handle is refused is explained to whoever
+// holds one, and signing in is not what they are told to do again.
+func TestHandleIsNoToken(t *testing.T) {
+	t.Parallel()
+	f, m := newFake(t), newMachine(t, "GRADEGATE_TOKEN="+secretOf(token.JobKind))
+	f.handle("GET /v1/tokens", func(w http.ResponseWriter, _ *http.Request) { f.refuse(w, 403, "denied", "No.", "gradegate login") })
+	m.run("", "token", "list", "--url", f.url).want(t, 5, "", "fix: What you use (from GRADEGATE_TOKEN) is the handle of one job")
+	f.on("GET /v1/whoami", api.Whoami{Kind: "job", Job: "job_1"})
+	m = newMachine(t)
+	m.run(secretOf(token.JobKind), "login", "--token-stdin", "--url", f.url).want(t, 1, "", "handle of the job job_1")
+	m.run("", "login", "--invite", secretOf(token.JobKind), "--url", f.url).want(t, 1, "", "handle of a job, and no invite code")
+	if _, err := os.Stat(m.hosts()); err == nil {
+		t.Error("it was stored")
+	}
+}
+
 // TestHandleHasItsPlaceFirst: a job whose handle cannot be kept is not made.
 func TestHandleHasItsPlaceFirst(t *testing.T) {
 	t.Parallel()
 	f, m := newFake(t), newMachine(t, "GRADEGATE_TOKEN="+secretOf(token.Personal))
-	m.run("", "submit", "iris", program(m), "--handle-file", "/nowhere/handle", "--url", f.url).want(t, 1, "", "the handle cannot be stored")
+	m.run("", "submit", "iris", program(m), "--handle-file", "/nowhere/handle", "--url", f.url).want(t, 1, "", "The handle cannot be stored in /nowhere/handle")
 	if len(f.requests()) != 0 {
 		t.Error("it was sent")
 	}
@@ -212,39 +267,6 @@ func TestHandleHasItsPlaceFirst(t *testing.T) {
 	m.run("", "submit", "iris", program(m), "--handle-file", kept, "--url", f.url).want(t, 3, "", "no such thing")
 	if _, err := os.Stat(kept); err == nil {
 		t.Error("an empty handle was left behind")
-	}
-}
-
-func TestCheckSendsNothing(t *testing.T) {
-	t.Parallel()
-	f, m := newFake(t), newMachine(t)
-	m.run("", "submit", "iris", program(m), "--check", "--url", f.url).want(t, 0, "entry point  run.sh", "Nothing was sent.")
-	for text, want := range map[string]string{
-		"id,label\n1,a\n":                 "",
-		"\xef\xbb\xbfid,value\r\n1,2\r\n": "",
-		"\"id\",\"label\"\n1,a\n":         "",
-		"id,species\n1,a\n":               "Line 1 of the predictions is no header.",
-		"id,label\n":                      "Line 2 of the predictions is missing",
-		"id,label\n1,a\n1,b\n":            "Line 3 of the predictions repeats an id.",
-		"id,label\n1\n":                   "Line 2 of the predictions has 1 fields where 2 belong.",
-		"id,label\n1,\n":                  "Line 2 of the predictions has an empty field.",
-		"id,label\n\"1,a\n":               "is no CSV",
-	} {
-		p := m.write("p.csv", text, 0o600)
-		code := 0
-		if want != "" {
-			code = 1
-		}
-		if got := m.run("", "submit", "iris", p, "--check", "--url", f.url); got.code != code || !strings.Contains(got.errout, want) {
-			t.Errorf("%q: %d %s", text, got.code, got.errout)
-		}
-	}
-	m.write("none/readme.txt", "x", 0o600)
-	m.write("none/other.txt", "x", 0o600)
-	m.run("", "submit", "iris", filepath.Join(m.home, "none"), "--check").want(t, 1, "", "no entry point")
-	m.run("", "submit", "iris", filepath.Join(m.home, "missing"), "--check").want(t, 1, "", "missing")
-	if len(f.requests()) != 0 {
-		t.Error("something was sent")
 	}
 }
 
@@ -269,7 +291,7 @@ func TestCancelAndResult(t *testing.T) {
 	f, m := newFake(t), newMachine(t, "GRADEGATE_TOKEN="+secretOf(token.JobKind))
 	f.on("POST /v1/jobs/job_1/cancel", api.CancelJob{Job: api.Job{ID: "job_1", State: "succeeded"}, Already: "succeeded"}).
 		on("GET /v1/jobs/job_1/result", api.Result{Job: "job_1", Scores: map[string]float64{"accuracy": 0.9}})
-	m.run("", "cancel", "job_1", "--url", f.url).want(t, 0, "succeeded", "It was succeeded already.")
+	m.run("", "cancel", "job_1", "--url", f.url).want(t, 0, "succeeded", "There was nothing left to cancel: it is over.")
 	m.run("", "job", "result", "job_1", "--url", f.url).want(t, 0, "accuracy  0.9000", "")
 	m.run("", "job", "result", "job_1", "-o", "json", "--url", f.url).want(t, 0, `"accuracy": 0.9`, "")
 }

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -32,9 +33,11 @@ you hold already is taken with --token-file or --token-stdin instead.`,
 				return err
 			}
 			// Before the code is spent: can its worth be kept?
-			if err := a.change(func(*hosts) {}); err != nil {
+			undo, err := a.canRemember()
+			if err != nil {
 				return err
 			}
+			defer undo()
 			if invite == "" && inviteFile == "" && (a.tokenFile != "" || a.tokenStdin) {
 				return a.loginWithToken(cmd.Context(), u)
 			}
@@ -73,17 +76,17 @@ func (a *app) loginWithCode(ctx context.Context, u, code, name string) error {
 	if err := a.settle(u, made.Secret); err != nil {
 		// The code is spent: losing the token now would lock its owner out.
 		fmt.Fprintln(a.stdout, made.Secret)
-		return fmt.Errorf("the token could not be stored, so here it is, this once: %w", err)
+		return notStored(err)
 	}
 	who := "(nobody)"
 	if made.User != nil {
 		who = made.User.Name + " (" + made.User.Role + ")"
 	}
 	a.hint("Signed in to %s as %s. This machine's session %s.", u, clean(who), made.Token.Ends)
-	a.hint("For a token that lasts: gradegate token create --save")
+	a.hint("For a token that lasts, and takes the place of the session: gradegate token create --save")
 	a.warnShadowed(u)
 	return a.print(result{json: made.Token, name: made.Token.ID, secret: made.Secret, table: func(w io.Writer) {
-		facts(w, "user", who, "token", made.Token.ID, "ends", made.Token.Ends, "stored in", a.hostsFile())
+		facts(w, "user", who, "token", made.Token.ID, "validity", made.Token.Ends, "stored in", a.hostsFile())
 	}})
 }
 
@@ -97,9 +100,15 @@ func (a *app) loginWithToken(ctx context.Context, u string) error {
 	if err != nil {
 		return err
 	}
+	if me.Kind == token.JobKind.String() {
+		return fault.New(fault.Invalid, "job_handle", "That is the handle of the job %s, and signs nobody in.", me.Job).
+			WithFix("Use it for that job: gradegate job show %s --token-file FILE", me.Job)
+	}
+	before, _ := a.loadHosts() // one that cannot be read was told before
 	if err := a.settle(u, a.credential.secret); err != nil {
 		return err
 	}
+	a.putAside(ctx, u, before.Tokens[u], idOfSecret(a.credential.secret))
 	name := ""
 	if me.User != nil {
 		name = me.User.Name + " (" + me.User.Role + ")"
@@ -114,20 +123,16 @@ func (a *app) inviteCode(code, file string) (string, error) {
 	switch {
 	case code != "":
 		return checkedCode(code)
-	case file == "-":
-		data, err := io.ReadAll(io.LimitReader(a.stdin, 4096))
-		if err != nil {
-			return "", err
-		}
-		return checkedCode(string(data))
 	case file != "":
-		data, err := os.ReadFile(file)
+		text, err := a.readFileOrStdin(file, "--invite-file")
 		if err != nil {
 			return "", err
 		}
-		return checkedCode(string(data))
+		return checkedCode(text)
 	}
-	return "", usage{fmt.Errorf("signing in needs an invite code: --invite CODE; ask an administrator for one (gradegate user invite NAME)"), "gradegate login"}
+	f := fault.New(fault.Invalid, "usage", "Signing in needs the one-time code that an administrator makes for you (gradegate user invite NAME).").
+		WithFix("gradegate login --invite CODE; or, with a token of yours: gradegate login --token-file FILE")
+	return "", usage{f, "gradegate login"}
 }
 
 // checkedCode refuses here what the server would refuse, and never sends a
@@ -135,18 +140,38 @@ func (a *app) inviteCode(code, file string) (string, error) {
 func checkedCode(code string) (string, error) {
 	code = strings.TrimSpace(code)
 	p, err := token.Parse(code)
-	switch {
-	case err != nil:
-		return "", fault.New(fault.Invalid, "invite_malformed", "That is no invite code: %v.", err).WithFix("Copy it again, whole; it begins with gginv_")
-	case p.Kind != token.Invite:
+	if err == nil && p.Kind == token.Invite {
+		return code, nil
+	}
+	if err == nil && p.Kind == token.JobKind {
+		return "", fault.New(fault.Invalid, "invite_malformed", "That is the handle of a job, and no invite code; it signs nobody in.").
+			WithFix("Use it for its job: gradegate job show JOB --token-file FILE")
+	}
+	if err == nil || strings.HasPrefix(code, "gg") && !strings.HasPrefix(code, "gginv_") && len(code) == token.SecretLen {
 		return "", fault.New(fault.Invalid, "invite_malformed", "That is a token, and no invite code.").WithFix("gradegate login --token-stdin")
 	}
-	return code, nil
+	why := "it has a character that no code has"
+	switch {
+	case code == "CODE":
+		why = "it is the word that stands for one"
+	case !strings.HasPrefix(code, "gginv_"):
+		why = "a code begins with gginv_"
+	case len(code) < token.SecretLen:
+		why = fmt.Sprintf("it has %d characters, and a code has %d; it was cut off when it was copied", len(code), token.SecretLen)
+	case len(code) > token.SecretLen:
+		why = fmt.Sprintf("it has %d characters, and a code has %d; something was copied with it", len(code), token.SecretLen)
+	case errors.Is(err, token.WrongChecksum):
+		why = "a character of it was changed, or two were swapped"
+	}
+	return "", fault.New(fault.Invalid, "invite_malformed", "That is no invite code: %s.", why).
+		WithFix("Copy the code again, whole, from where you got it; an administrator makes another: gradegate user invite NAME")
 }
 
 func (a *app) logout() *cobra.Command {
 	return &cobra.Command{
 		Use: "logout", Short: "Revoke this machine's token and forget it", Args: cobra.NoArgs,
+		Long: `Revokes the token that this machine has stored, and forgets it. If the server cannot
+be told, the token is forgotten all the same; a warning says how to revoke it later.`,
 		Example: "  gradegate logout",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			u, err := a.server()
@@ -166,12 +191,19 @@ func (a *app) logout() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			client.Retries = 1
 			_, err = client.RevokeToken(cmd.Context(), "self", api.RevokeToken{Reason: "logout"})
-			if err != nil && !dead(err) {
+			if err != nil && !dead(err) && !passing(err) {
 				return err
 			}
-			if err := a.forget(u); err != nil {
-				return err
+			if e := a.forget(u); e != nil {
+				return e
+			}
+			if err != nil && !dead(err) {
+				// Whoever leaves a machine wants its token gone from there above all.
+				a.warn("this machine has forgotten its token, but %s could not be told, and there the token lives on. Later, where you are signed in, "+
+					"or as an administrator: gradegate token revoke %s", u, orDash(idOfSecret(secret)))
+				return nil
 			}
 			a.hint("Signed out of %s; the token is revoked.", u)
 			return nil
@@ -206,7 +238,7 @@ func (a *app) whoami() *cobra.Command {
 				name, id = me.User.Name+" ("+me.User.Role+")", me.User.ID
 			}
 			return a.print(result{json: me, name: id, table: func(w io.Writer) {
-				facts(w, "user", name, "id", id, "token", me.TokenID, "kind", me.Kind, "scopes", strings.Join(me.Scopes, " "),
+				facts(w, "user", name, "id", id, "token", me.TokenID, "kind", kindWord(me.Kind), "job", me.Job, "scopes", strings.Join(me.Scopes, " "),
 					"ends", when(me.Until), "mode", me.Mode, "address", me.IP, "credential", a.credential.from)
 			}})
 		},

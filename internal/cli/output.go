@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"gradegate/internal/audit"
+	"gradegate/internal/fault"
 )
 
 // result is an answer in all the forms it can be asked for in.
@@ -25,7 +26,9 @@ func (a *app) checkOutput() error {
 	case "table", "json", "name", "secret":
 		return nil
 	}
-	return usage{fmt.Errorf("there is no output %q: use table, json, name or secret", a.output), "gradegate"}
+	f := fault.New(fault.Invalid, "usage", "there is no output %q%s", a.output, didYouMean(a.output, []string{"table", "json", "name", "secret"})).
+		WithFix("Use -o table, json, name or secret.")
+	return usage{f, "gradegate"}
 }
 
 // print writes a result as it was asked for.
@@ -96,12 +99,26 @@ func clean(s string) string { return audit.Clean(s, maxCell) }
 // maxCell is more than any sentence of ours needs.
 const maxCell = 4096
 
-// when writes an instant in the reader's own time.
+// when writes an instant in the reader's own time, and says which that is.
 func when(t *time.Time) string {
 	if t == nil || t.IsZero() {
 		return ""
 	}
-	return t.Local().Format("2006-01-02 15:04")
+	return t.Local().Format("2006-01-02 15:04 MST")
+}
+
+// count writes a number of things: count(1, "token") is "1 token". A plural
+// that is more than an s is given.
+func count(n int, one string, many ...string) string {
+	return fmt.Sprintf("%d %s", n, pick(n, one, first(many, one+"s")))
+}
+
+// pick is one for one thing, else many.
+func pick(n int, one, many string) string {
+	if n == 1 {
+		return one
+	}
+	return many
 }
 
 // ago writes how long something has been, roughly.

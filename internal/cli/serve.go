@@ -75,29 +75,6 @@ start finds them again.`,
 	return c
 }
 
-func (a *app) checkConfig() *cobra.Command {
-	var s serverFlags
-	c := &cobra.Command{
-		Use: "check-config", Short: "Every setting with its value, where it comes from and what it means", Args: cobra.NoArgs, Example: "  gradegate check-config",
-		RunE: func(*cobra.Command, []string) error {
-			cfg, origins, err := a.load(&s)
-			if err != nil {
-				return err
-			}
-			if err := cfg.Describe(a.stdout, origins); err != nil {
-				return err
-			}
-			if err := cfg.Check(); err != nil {
-				return err
-			}
-			a.hint("The configuration works.")
-			return nil
-		},
-	}
-	s.add(c)
-	return c
-}
-
 func (a *app) version() *cobra.Command {
 	return &cobra.Command{
 		Use: "version", Short: "The version of this program", Args: cobra.NoArgs, Example: "  gradegate version",

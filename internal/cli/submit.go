@@ -1,15 +1,12 @@
 package cli
 
 import (
-	"bufio"
 	"bytes"
-	"encoding/csv"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -26,7 +23,7 @@ import (
 type submission struct {
 	entry, by, handleFile string
 	labels, args          []string
-	wait, check           bool
+	wait, check, run      bool
 	timeout               time.Duration
 }
 
@@ -43,14 +40,22 @@ func (a *app) submit(use string) *cobra.Command {
 		Long: `Hands in a folder, an archive or a single file. A folder is packed on the way.
 A single .csv is a file of predictions; everything else is a program, which
 reads $GRADEGATE_DATA and writes predictions.csv into $GRADEGATE_OUTPUT. What
-follows -- is given to the program.`,
+follows -- is given to the program.
+
+--check looks it over on this machine and sends nothing. --check --run also runs it
+here, in isolation and under the competition's limits, on its public files, and
+checks the form of the predictions; it cannot tell the grade.`,
 		Example: `  gradegate submit iris examples/iris/program --wait
   gradegate submit iris examples/iris/predictions.csv --label run=baseline
-  gradegate submit iris examples/iris/program --check`,
+  gradegate submit iris examples/iris/program --check
+  gradegate submit iris examples/iris/program --check --run`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			s.args = args[2:]
-			if s.check {
-				return a.checkSubmission(args[1], s)
+			switch {
+			case s.run && !s.check:
+				return misuse(cmd, "--run belongs to --check: the server runs everything that is handed in.")
+			case s.check:
+				return a.checkSubmission(cmd.Context(), args[0], args[1], s)
 			}
 			return a.handIn(cmd, args[0], args[1], s)
 		},
@@ -62,6 +67,7 @@ follows -- is given to the program.`,
 	f.BoolVar(&s.wait, "wait", false, "wait for the grade; exit code 9 if there is none")
 	f.DurationVar(&s.timeout, "timeout", 0, "with --wait: give up after this long")
 	f.BoolVar(&s.check, "check", false, "check it here and send nothing")
+	f.BoolVar(&s.run, "run", false, "with --check: run it here on the competition's public files")
 	f.StringVar(&s.handleFile, "handle-file", "", "store the job's handle here: it reads and cancels this one job, whatever happens to your token")
 	return c
 }
@@ -75,7 +81,7 @@ func (a *app) handIn(cmd *cobra.Command, competition, path string, s submission)
 	for _, l := range s.labels {
 		k, v, ok := strings.Cut(l, "=")
 		if _, twice := labels[k]; !ok || k == "" || twice {
-			return usage{errors.New("a label is a name and a value, and each name comes once: --label run=baseline"), cmd.CommandPath()}
+			return misuse(cmd, fmt.Sprintf("--label %s: a label is a name and a value, and each name comes once, as in --label run=baseline.", l))
 		}
 		labels[k] = v
 	}
@@ -86,7 +92,8 @@ func (a *app) handIn(cmd *cobra.Command, competition, path string, s submission)
 	if s.handleFile != "" {
 		// Before the job exists: its handle is shown once and must find its place.
 		if err := replaceFile(s.handleFile, nil); err != nil {
-			return fmt.Errorf("the handle cannot be stored: %w", err)
+			return fault.Wrap(fault.Invalid, "handle_file", fmt.Sprintf("The handle cannot be stored in %s: %v. Nothing was sent.", s.handleFile, plainly(err)), err).
+				WithFix("Name a file in a folder of yours with --handle-file, or leave it out.")
 		}
 	}
 	line := a.progress()
@@ -102,11 +109,15 @@ func (a *app) handIn(cmd *cobra.Command, competition, path string, s submission)
 		return err
 	}
 	for _, w := range made.Warnings {
-		fmt.Fprintln(a.stderr, "warning: "+clean(w.Detail))
+		a.warn("%s", clean(w.Detail))
+	}
+	if made.Replayed {
+		a.hint("An earlier try of this command had arrived: this is its job, and nothing was handed in twice.")
 	}
 	if s.handleFile != "" {
 		if err := replaceFile(s.handleFile, []byte(made.Handle+"\n")); err != nil {
-			return fmt.Errorf("the job %s was handed in, but its handle could not be stored: %w", made.Job.ID, err)
+			return fault.Wrap(fault.Internal, "handle_file", fmt.Sprintf("The job %s was handed in, but its handle could not be stored: %v.", made.Job.ID, plainly(err)), err).
+				WithFix("Your token does for it what the handle would: gradegate job wait %s", made.Job.ID)
 		}
 	}
 	if s.wait {
@@ -131,8 +142,19 @@ func (a *app) handIn(cmd *cobra.Command, competition, path string, s submission)
 // opener gives the content of what is handed in, from its beginning each time.
 func opener(path string) (open func() (io.ReadCloser, error), name string, size int64, err error) {
 	info, err := os.Stat(path)
+	if err == nil && !info.IsDir() {
+		if !info.Mode().IsRegular() {
+			return nil, "", 0, fault.New(fault.Invalid, "path_unreadable", "%s is neither a folder nor a regular file.", path).
+				WithFix("Write it into a file first, and name that.")
+		}
+		var f *os.File
+		if f, err = os.Open(path); err == nil { // now, and not in the middle of the upload
+			err = f.Close()
+		}
+	}
 	if err != nil {
-		return nil, "", 0, fmt.Errorf("%s cannot be read: %w", path, err)
+		return nil, "", 0, fault.Wrap(fault.Invalid, "path_unreadable", fmt.Sprintf("%s cannot be read: %v.", path, plainly(err)), err).
+			WithFix("Name a folder, an archive or a file that is there; a relative path begins in the folder you are in.")
 	}
 	if !info.IsDir() {
 		return func() (io.ReadCloser, error) { return os.Open(path) }, filepath.Base(path), info.Size(), nil
@@ -165,111 +187,4 @@ func (c *capped) Write(p []byte) (int, error) {
 		return 0, errors.New("too large")
 	}
 	return c.Buffer.Write(p)
-}
-
-// checkSubmission does here what the server will do first: unpack it under the
-// same limits and find what it is.
-func (a *app) checkSubmission(path string, s submission) error {
-	open, name, size, err := opener(path)
-	if err != nil {
-		return err
-	}
-	dir, err := os.MkdirTemp("", "gradegate-check-")
-	if err != nil {
-		return err
-	}
-	defer func() { _ = os.RemoveAll(dir) }()
-	m, err := unpackInto(dir, name, open)
-	if err != nil {
-		return err
-	}
-	kind, entry := "predictions", ""
-	if len(m.Files) != 1 || !strings.HasSuffix(strings.ToLower(m.Files[0].Path), ".csv") {
-		kind = "program"
-		if entry, err = bundle.EntryPoint(m, s.entry); err != nil {
-			return err
-		}
-	} else if err := checkPredictions(filepath.Join(dir, m.Files[0].Path)); err != nil {
-		return err
-	}
-	if size > grading.UploadLimit {
-		return fault.New(fault.TooLarge, "bundle_too_large", "A submission is at most %s, and this is %d bytes.", config.FormatBytes(grading.UploadLimit), size).
-			WithFix("Leave out data and caches; the competition's own files are there already.")
-	}
-	a.hint("Nothing was sent.")
-	return a.print(result{
-		json: map[string]any{"kind": kind, "entry": entry, "files": len(m.Files), "bytes": m.Bytes, "upload_bytes": size}, name: kind,
-		table: func(w io.Writer) {
-			facts(w, "kind", kind, "entry point", entry, "files", fmt.Sprint(len(m.Files)), "unpacked", config.FormatBytes(m.Bytes), "to send", config.FormatBytes(size))
-		},
-	})
-}
-
-func unpackInto(dir, name string, open func() (io.ReadCloser, error)) (bundle.Manifest, error) {
-	src, err := open()
-	if err != nil {
-		return bundle.Manifest{}, err
-	}
-	data, err := io.ReadAll(src)
-	if err = errors.Join(err, src.Close()); err != nil {
-		return bundle.Manifest{}, err
-	}
-	root, err := os.OpenRoot(dir)
-	if err != nil {
-		return bundle.Manifest{}, err
-	}
-	defer func() { _ = root.Close() }()
-	return bundle.Unpack(root, name, bytes.NewReader(data), int64(len(data)), bundle.DefaultLimits)
-}
-
-// columns are what the second column of predictions can be, by metric.
-var columns = []string{"label", "value", "probability"}
-
-// checkPredictions looks at the form of a file of predictions: which ids
-// belong into it, the server alone knows.
-func checkPredictions(path string) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = f.Close() }()
-	bad := func(line int, what string) error {
-		return fault.New(fault.Invalid, "predictions_malformed", "Line %d of the predictions %s.", line, what).
-			WithFix("Write id,label (or id,value or id,probability) first, then one id and one value on each line.")
-	}
-	r := bufio.NewReader(f)
-	if mark, _ := r.Peek(3); string(mark) == "\xef\xbb\xbf" {
-		_, _ = r.Discard(3) // spreadsheets write it, and the server takes it
-	}
-	in := csv.NewReader(r)
-	in.FieldsPerRecord, in.ReuseRecord = -1, true
-	seen := map[string]bool{}
-	for n := 0; ; n++ {
-		row, err := in.Read()
-		var malformed *csv.ParseError
-		switch {
-		case errors.Is(err, io.EOF) && n < 2:
-			return bad(n+1, "is missing: there are no rows")
-		case errors.Is(err, io.EOF):
-			return nil
-		case errors.As(err, &malformed):
-			return bad(malformed.Line, "is no CSV")
-		case err != nil:
-			return err
-		}
-		line, _ := in.FieldPos(0)
-		if len(row) != 2 {
-			return bad(line, fmt.Sprintf("has %d fields where 2 belong", len(row)))
-		}
-		id, value := strings.TrimSpace(row[0]), strings.TrimSpace(row[1])
-		switch {
-		case n == 0 && (id != "id" || !slices.Contains(columns, value)):
-			return bad(line, "is no header")
-		case id == "" || value == "":
-			return bad(line, "has an empty field")
-		case seen[id]:
-			return bad(line, "repeats an id")
-		}
-		seen[id] = true
-	}
 }

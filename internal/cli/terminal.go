@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -8,16 +10,16 @@ import (
 	"golang.org/x/term"
 )
 
-// terminal reports whether somebody looks at w as it is written. /dev/null is
-// a device as well, and nobody looks at it.
-func terminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
+// terminal reports whether somebody sits at the other end of a stream. /dev/null
+// is a device as well, and nobody does.
+func terminal(stream any) bool {
+	f, ok := stream.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
 // logWriter is where a job's log goes. On a terminal, what could move the cursor
 // or send keys is taken out: the program that printed it is a stranger's.
-func (a *app) logWriter() *logWriter { return &logWriter{w: a.stdout, harmless: terminal(a.stdout)} }
+func (a *app) logWriter(w io.Writer) *logWriter { return &logWriter{w: w, harmless: terminal(w)} }
 
 type logWriter struct {
 	w        io.Writer
@@ -43,6 +45,54 @@ func (l *logWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// lineObjects writes a log as JSON, an object for each line.
+type lineObjects struct {
+	w      io.Writer
+	offset int64
+	rest   []byte
+}
+
+// lineMax is where a line that does not end is broken.
+const lineMax = 64 << 10
+
+func (l *lineObjects) Write(p []byte) (int, error) {
+	l.rest = append(l.rest, p...)
+	for {
+		i := bytes.IndexByte(l.rest, '\n')
+		switch {
+		case i >= 0:
+			if err := l.put(l.rest[:i], i+1); err != nil {
+				return 0, err
+			}
+		case len(l.rest) >= lineMax:
+			if err := l.put(l.rest[:lineMax], lineMax); err != nil {
+				return 0, err
+			}
+		default:
+			return len(p), nil
+		}
+	}
+}
+
+func (l *lineObjects) put(text []byte, used int) error {
+	e := json.NewEncoder(l.w)
+	e.SetEscapeHTML(false)
+	err := e.Encode(struct {
+		Offset int64  `json:"offset"`
+		Text   string `json:"text"`
+	}{l.offset, string(text)})
+	l.offset += int64(used)
+	l.rest = l.rest[used:]
+	return err
+}
+
+// end writes what came after the last line's end.
+func (l *lineObjects) end() {
+	if len(l.rest) > 0 {
+		_ = l.put(l.rest, len(l.rest)) // the log itself was read; a stdout that is gone is told by Write
+	}
+}
+
 // progressLine is one line on a terminal that is written over again.
 type progressLine struct {
 	w    io.Writer
@@ -51,7 +101,7 @@ type progressLine struct {
 
 // progress gives a line if stderr is a terminal and somebody looks.
 func (a *app) progress() *progressLine {
-	return &progressLine{w: a.stderr, live: terminal(a.stderr) && !a.quiet && a.getenv("TERM") != "dumb"}
+	return &progressLine{w: a.stderr, live: terminal(a.stderr) && !a.quiet && !a.wantsJSON() && a.getenv("TERM") != "dumb"}
 }
 
 func (p *progressLine) show(format string, args ...any) {

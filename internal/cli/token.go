@@ -1,9 +1,9 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"io"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -18,7 +18,7 @@ import (
 func (a *app) tokenCmd() *cobra.Command {
 	c := &cobra.Command{Use: "token", Short: "Your tokens: make, see, rotate, revoke"}
 	c.AddCommand(a.tokenCreate(), a.tokenList(), a.tokenShow(), a.tokenPrint(), a.tokenRotate(), a.tokenRevoke(), a.tokenRevokeAll(),
-		a.tokenStanding("suspend", "Stop a token until it is resumed"), a.tokenStanding("resume", "Let a suspended token go on"))
+		a.tokenSuspend(), a.tokenResume())
 	return c
 }
 
@@ -28,25 +28,37 @@ func (a *app) tokenCreate() *cobra.Command {
 	var save bool
 	c := &cobra.Command{
 		Use: "create", Short: "Make a personal token; its secret is shown once", Args: cobra.NoArgs,
+		Long: `Makes a personal token. Its secret is shown this once, or stored with --save, which
+also ends the session that was stored before. If --replace names the token that
+this machine has stored, the new one takes its place there without being asked.
+-o name prints the id, and the secret beside it, on stderr.`,
 		Example: `  gradegate token create --name laptop
+  gradegate token create --name laptop --save -o name
   gradegate token create --name ci --scope jobs:submit --scope jobs:read --expires 30d --replace laptop -o secret`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			client, err := a.client()
 			if err != nil {
 				return err
 			}
-			if until != "" {
-				at, err := time.Parse(time.RFC3339, until)
-				if err != nil {
-					return usage{fmt.Errorf("--until wants an instant such as 2027-01-31T18:00:00Z"), cmd.CommandPath()}
-				}
-				r.ExpiresAt = &at
+			if r.ExpiresAt, err = instant(until, cmd); err != nil {
+				return err
 			}
+			var old target
+			if r.Replace != "" {
+				if old, err = a.aim(cmd.Context(), client, r.Replace); err != nil {
+					return err
+				}
+				r.Replace = old.id // also of one that was named as self
+			}
+			keep := save || old.stored
 			made, err := client.CreateToken(cmd.Context(), r)
 			if err != nil {
 				return err
 			}
-			return a.printIssued(client, made, save)
+			if old.inUse && !keep {
+				a.warn("the token that you were using came from %s and is dead: put the new one there", a.credential.from)
+			}
+			return a.printIssued(cmd.Context(), client, made, keep, old.id)
 		},
 	}
 	f := c.Flags()
@@ -62,20 +74,34 @@ func (a *app) tokenCreate() *cobra.Command {
 	return c
 }
 
-// printIssued shows a new secret once, or stores it.
-func (a *app) printIssued(client *api.Client, made api.Issued, save bool) error {
+// instant reads the value of --until.
+func instant(text string, cmd *cobra.Command) (*time.Time, error) {
+	if text == "" {
+		return nil, nil
+	}
+	at, err := time.Parse(time.RFC3339, text)
+	if err != nil {
+		f := fault.New(fault.Invalid, "usage", "--until wants an instant, and %q is none.", text).
+			WithFix("Write it as 2027-01-31T18:00:00Z; for a lifetime use --expires 90d")
+		return nil, usage{f, cmd.CommandPath()}
+	}
+	return &at, nil
+}
+
+// printIssued shows a new secret once, or stores it. gone is the token whose
+// place it takes, if any.
+func (a *app) printIssued(ctx context.Context, client *api.Client, made api.Issued, save bool, gone string) error {
 	if made.Replayed {
 		a.hint("This was made before, by the same request.")
 	}
 	if save {
-		if err := a.remember(client.BaseURL, made.Secret); err != nil {
-			fmt.Fprintln(a.stdout, made.Secret)
-			return fmt.Errorf("the token could not be stored, so here it is, this once: %w", err)
+		if err := a.putInPlace(ctx, client, made, gone); err != nil {
+			return err
 		}
-		a.hint("Stored in %s; this machine uses it from now on.", a.hostsFile())
-		a.warnShadowed(client.BaseURL)
 	} else if a.output == "table" {
 		a.hint("The secret is shown this once. Keep it where others cannot read it.")
+	} else if a.output == "name" {
+		a.hint("The secret, shown this once: %s", made.Secret)
 	}
 	shown := any(made)
 	if save {
@@ -92,10 +118,46 @@ func (a *app) printIssued(client *api.Client, made api.Issued, save bool) error 
 	}})
 }
 
+// putInPlace makes a new secret this machine's credential, and sees to what it
+// had before.
+func (a *app) putInPlace(ctx context.Context, client *api.Client, made api.Issued, gone string) error {
+	before, _ := a.loadHosts() // a file that cannot be read is told by what follows
+	if err := a.remember(client.BaseURL, made.Secret); err != nil {
+		fmt.Fprintln(a.stdout, made.Secret)
+		return notStored(err)
+	}
+	a.hint("Stored in %s; this machine uses it from now on.", a.hostsFile())
+	a.putAside(ctx, client.BaseURL, before.Tokens[client.BaseURL], gone, made.Token.ID)
+	a.warnShadowed(client.BaseURL)
+	return nil
+}
+
+// putAside sees to a token that the file does not hold any more, unless it is
+// one of those that are known to be over, or the new one itself.
+func (a *app) putAside(ctx context.Context, u, old string, known ...string) {
+	id := idOfSecret(old)
+	switch {
+	case id == "" || slices.Contains(known, id):
+	case strings.HasPrefix(old, "ggses_"):
+		a.endSession(ctx, u, old)
+	default:
+		a.hint("The token %s, which was stored here before, may still be active. If nothing else uses it: gradegate token revoke %s", id, id)
+	}
+}
+
+// idOfSecret is the id of a token, or "" of one that does not tell it.
+func idOfSecret(secret string) string {
+	p, err := token.Parse(secret)
+	if err != nil {
+		return ""
+	}
+	return string(p.Public.ID())
+}
+
 func tokenFacts(w io.Writer, t api.Token) {
-	facts(w, "id", t.ID, "name", t.Name, "kind", t.Kind, "state", t.State, "reason", t.Reason, "ends", t.Ends,
+	facts(w, "id", t.ID, "name", t.Name, "kind", kindWord(t.Kind), "state", t.State, "reason", t.Reason, "validity", t.Ends,
 		"scopes", strings.Join(t.Scopes, " "), "competitions", strings.Join(t.Competitions, " "), "networks", strings.Join(t.AllowedCIDRs, " "),
-		"made", when(&t.CreatedAt), "rotate by", when(t.RotateBy), "at the latest", when(t.MaxExpiresAt), "successor", t.Family.Successor, "note", t.Note)
+		"created", when(&t.CreatedAt), "rotate by", when(t.RotateBy), "at the latest", when(t.MaxExpiresAt), "successor", t.Family.Successor, "note", t.Note)
 	if u := t.LastUsed; u != nil {
 		facts(w, "last used", ago(u.At)+" from "+orDash(u.IP)+" by "+orDash(u.Agent))
 	}
@@ -119,12 +181,12 @@ func (a *app) tokenList() *cobra.Command {
 }
 
 func tokenTable(all []api.Token) result {
-	return list(all, func(t api.Token) string { return t.ID }, "NAME\tKIND\tSTATE\tENDS\tLAST USED\tID", func(t api.Token) []string {
+	return list(all, func(t api.Token) string { return t.ID }, "NAME\tKIND\tSTATE\tLAST USED\tID\tVALIDITY", func(t api.Token) []string {
 		used := "never"
 		if t.LastUsed != nil {
 			used = ago(t.LastUsed.At)
 		}
-		return []string{t.Name, t.Kind, t.State, t.Ends, used, t.ID}
+		return []string{t.Name, kindWord(t.Kind), t.State, used, t.ID, t.Ends}
 	})
 }
 
@@ -145,6 +207,16 @@ func (a *app) tokenShow() *cobra.Command {
 	}
 }
 
+// kindWord is a kind of tokens in words; -o json has the API's.
+func kindWord(kind string) string {
+	for short, word := range map[string]string{"pat": "personal", "ses": "session", "svc": "service", "inv": "invite", "legacy": "imported"} {
+		if kind == short {
+			return word
+		}
+	}
+	return kind
+}
+
 func first(args []string, otherwise string) string {
 	if len(args) > 0 {
 		return args[0]
@@ -154,7 +226,7 @@ func first(args []string, otherwise string) string {
 
 func (a *app) tokenPrint() *cobra.Command {
 	return &cobra.Command{
-		Use: "print", Short: "Print the token that this machine uses", Args: cobra.NoArgs, Example: "  gradegate token print",
+		Use: "print", Short: "Print the token that this machine uses", Args: cobra.NoArgs, Example: "  gradegate token print\n  gradegate token print -o json",
 		RunE: func(*cobra.Command, []string) error {
 			if _, err := a.client(); err != nil {
 				return err
@@ -163,8 +235,11 @@ func (a *app) tokenPrint() *cobra.Command {
 				return &api.Error{Problem: api.Problem{Status: 401, Code: "credential_missing", Detail: "Nobody is signed in here.", Fix: "gradegate login --invite CODE"}}
 			}
 			a.hint("From %s. Whoever has it can do what you can.", a.credential.from)
-			_, err := fmt.Fprintln(a.stdout, a.credential.secret)
-			return err
+			c := a.credential
+			return a.print(result{
+				json: map[string]string{"secret": c.secret, "id": idOfSecret(c.secret), "from": c.from}, name: idOfSecret(c.secret), secret: c.secret,
+				table: func(w io.Writer) { fmt.Fprintln(w, c.secret) },
+			})
 		},
 	}
 }
@@ -176,8 +251,10 @@ func (a *app) tokenRotate() *cobra.Command {
 		Use: "rotate [NAME|ID|self]", Short: "Give a token a successor; the old one lives on for a grace period", Args: cobra.MaximumNArgs(1),
 		Long: `Gives a token a successor with the same name, scopes and limits and a new
 secret. The old one goes on for a grace period (24h), so that what still uses it
-can be changed over. Jobs are not touched: they are yours, not the token's. If
-it is the one that this machine has stored, its successor takes its place.`,
+can be changed over. Jobs are not touched: they are yours, not the token's. If it is
+the one that this machine has stored, its successor takes its place there, and is
+not shown (gradegate token print shows it). One that came from the environment or
+from a file of yours must be replaced there by you: its successor is shown.`,
 		Example: `  gradegate token rotate laptop
   gradegate token rotate self --grace 10m --save`,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -189,162 +266,21 @@ it is the one that this machine has stored, its successor takes its place.`,
 			if err != nil {
 				return err
 			}
-			// Whoever rotates what this machine uses wants to go on using this machine.
-			own := made.Predecessor != nil && a.stored(client.BaseURL, made.Predecessor.ID)
-			return a.printIssued(client, made, save || own)
+			gone := ""
+			if p := made.Predecessor; p != nil {
+				gone = p.ID
+				// Whoever rotates what this machine uses wants to go on using this machine.
+				save = save || a.stored(client.BaseURL, p.ID)
+				if !save && p.ID == idOfSecret(a.credential.secret) {
+					a.warn("the token that you are using comes from %s: put the new one there. The old one %s", a.credential.from, p.Ends)
+				}
+			}
+			return a.printIssued(cmd.Context(), client, made, save, gone)
 		},
 	}
 	c.Flags().StringVar(&r.Grace, "grace", "", "how long the old one lives on: 0 to 7d (default 24h)")
 	c.Flags().BoolVar(&r.Compromised, "compromised", false, "somebody else may have it: end the old one at once")
 	c.Flags().BoolVar(&r.ReplaceUnused, "replace-unused", false, "its successor's secret was lost before it was used: make another")
 	c.Flags().BoolVar(&save, "save", false, "use the successor on this machine from now on, instead of showing it")
-	return c
-}
-
-func (a *app) tokenRevoke() *cobra.Command {
-	var r api.RevokeToken
-	c := &cobra.Command{
-		Use: "revoke NAME|ID|self", Short: "End a token for good, at once", Args: cobra.ExactArgs(1),
-		Example: "  gradegate token revoke laptop --jobs cancel-queued",
-		RunE: func(cmd *cobra.Command, args []string) error {
-			client, err := a.client()
-			if err != nil {
-				return err
-			}
-			out, err := client.RevokeToken(cmd.Context(), args[0], r)
-			if err != nil {
-				return err
-			}
-			if u, err := a.server(); err == nil && a.data == "" && a.stored(u, out.Token.ID) {
-				if err := a.forget(u); err == nil {
-					a.hint("This machine has forgotten it.")
-				}
-			}
-			if out.Already {
-				a.hint("It was revoked before.")
-			}
-			return a.print(result{json: out, name: out.Token.ID, table: func(w io.Writer) { tokenFacts(w, out.Token) }})
-		},
-	}
-	c.Flags().StringVar(&r.Jobs, "jobs", "", "its jobs: keep (default), cancel-queued or cancel")
-	c.Flags().StringVar(&r.Reason, "reason", "", "why, for the audit trail")
-	return c
-}
-
-func (a *app) tokenRevokeAll() *cobra.Command {
-	var keep bool
-	var user string
-	c := &cobra.Command{
-		Use: "revoke-all", Short: "End all of your tokens in one step", Args: cobra.NoArgs,
-		Example: "  gradegate token revoke-all --keep-this\n  gradegate token revoke-all --user ann",
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			client, err := a.client()
-			if err != nil {
-				return err
-			}
-			if user != "" {
-				u, err := client.RevokeAllOfUser(cmd.Context(), user)
-				if err != nil {
-					return err
-				}
-				return a.printUser(u)
-			}
-			r := api.RevokeAll{}
-			if keep {
-				r.Keep = "self"
-			}
-			u, err := client.RevokeAllTokens(cmd.Context(), r)
-			if err != nil {
-				return err
-			}
-			return a.printUser(u)
-		},
-	}
-	c.Flags().BoolVar(&keep, "keep-this", false, "keep the token that is used for this command")
-	c.Flags().StringVar(&user, "user", "", "those of somebody else (for administrators)")
-	c.MarkFlagsMutuallyExclusive("keep-this", "user")
-	return c
-}
-
-func (a *app) tokenStanding(verb, short string) *cobra.Command {
-	return &cobra.Command{
-		Use: verb + " NAME|ID", Short: short, Args: cobra.ExactArgs(1), Example: "  gradegate token " + verb + " laptop",
-		RunE: func(cmd *cobra.Command, args []string) error {
-			client, err := a.client()
-			if err != nil {
-				return err
-			}
-			do := client.SuspendToken
-			if verb == "resume" {
-				do = client.ResumeToken
-			}
-			t, err := do(cmd.Context(), args[0])
-			if err != nil {
-				return err
-			}
-			return a.print(result{json: t, name: t.ID, table: func(w io.Writer) { tokenFacts(w, t) }})
-		},
-	}
-}
-
-// leaksMax is how many tokens one report may hold.
-const leaksMax = 1000
-
-var tokenRE = regexp.MustCompile(token.Pattern)
-
-// leaked are the tokens in a text, each once: those that have our form wherever
-// they stand, or else, since an imported token has none, each line.
-func leaked(text string) []string {
-	found := tokenRE.FindAllString(text, -1)
-	if len(found) == 0 {
-		found = strings.Fields(text)
-	}
-	slices.Sort(found)
-	return slices.Compact(found)
-}
-
-func (a *app) leakCmd() *cobra.Command {
-	c := &cobra.Command{Use: "leak", Short: "Report leaked tokens"}
-	var file string
-	report := &cobra.Command{
-		Use: "report", Short: "Report tokens that were seen where they do not belong; they die at once", Args: cobra.NoArgs,
-		Long: `Reads a file or stdin and reports every token in it, wherever it stands: a log or a
-notebook will do. Whoever holds a token may report it; no sign-in is needed. The
-answer is the same whatever is reported.`,
-		Example: "  gradegate leak report --file found.txt",
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			src := source{}
-			var err error
-			if file == "-" || file == "" {
-				data, e := io.ReadAll(a.stdin)
-				src.secret, err = string(data), e
-			} else {
-				src, err = a.fromFile(file, "--file")
-			}
-			if err != nil {
-				return err
-			}
-			client, err := a.open()
-			if err != nil {
-				return err
-			}
-			found := leaked(src.secret)
-			if len(found) == 0 {
-				return fault.New(fault.Invalid, "leaks_none", "There is no token in it.").WithFix("Give the tokens themselves, whole.")
-			}
-			var out api.LeaksAccepted
-			for part := range slices.Chunk(found, leaksMax) {
-				answer, err := client.ReportLeaks(cmd.Context(), part)
-				if err != nil {
-					return err
-				}
-				answer.Accepted += out.Accepted
-				out = answer
-			}
-			return a.print(result{json: out, name: fmt.Sprint(out.Accepted), table: func(w io.Writer) { fmt.Fprintln(w, out.Detail) }})
-		},
-	}
-	report.Flags().StringVar(&file, "file", "-", "file with the tokens; - reads stdin")
-	c.AddCommand(report)
 	return c
 }

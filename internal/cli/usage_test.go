@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"encoding/json"
 	"io"
 	"net/http"
 	"strings"
@@ -16,28 +17,89 @@ import (
 func TestMistakesSendNothing(t *testing.T) {
 	t.Parallel()
 	for line, want := range map[string]string{
-		"frobnicate":                                        `has no command "frobnicate"`,
-		"token revok laptop":                                "did you mean revoke",
-		"token laptop":                                      `has no command "laptop"`,
-		"token revoke":                                      "accepts 1 arguments, received 0",
-		"token list extra":                                  `"extra"`,
-		"token list --colour":                               "unknown flag: --colour",
-		"token list -o xml":                                 `no output "xml"`,
-		"token revoke laptop -o secret":                     "makes no secret",
-		"token revoke-all --keep-this --user a":             "keep-this",
-		"token create --until tomorrow":                     "--until wants an instant",
-		"job wait job_1 --timeout soon":                     "soon",
-		"job list --limit 0":                                "--limit",
-		"submit iris":                                       "accepts 2 arguments, received 1",
-		"submit iris usage_test.go --label best":            "a label is a name and a value",
+		"frobnicate":                             `unknown command "frobnicate".`,
+		"tokn list":                              `unknown command "tokn"; did you mean "token"?`,
+		"token revok laptop":                     `unknown command "revok" of gradegate token; did you mean "revoke"?`,
+		"token laptop":                           `unknown command "laptop" of gradegate token.`,
+		"token revoke":                           "NAME|ID|self is missing.\nusage: gradegate token revoke NAME|ID|self [flags]",
+		"token list extra":                       `"extra" is one argument too many.`,
+		"token list --colour":                    "unknown flag: --colour.",
+		"token create --scop jobs:read":          `unknown flag: --scop; did you mean "--scope"?`,
+		"token list -o xml":                      `no output "xml"`,
+		"token list -o jsn":                      `did you mean "json"?`,
+		"token revoke laptop -o secret":          "makes no secret",
+		"token revoke-all --keep-this --user a":  "--keep-this and --user exclude each other.",
+		"token create --until tomorrow":          "--until wants an instant",
+		"job wait job_1 --timeout soon":          `--timeout wants a span of time such as 30s, 10m or 2h, and "soon" is none.`,
+		"job list --limit 0":                     "--limit",
+		"job list --limit x":                     `--limit wants a whole number, and "x" is none.`,
+		"job list --state runing":                `"runing" is none`,
+		"job show ..":                            `JOB is "..", which is the name of a folder`,
+		"user invite ..":                         `NAME is ".."`,
+		"submit iris":                            "PATH is missing.\nusage: gradegate submit COMPETITION PATH",
+		"submit iris usage_test.go --label best": "a label is a name and a value",
 		"submit iris usage_test.go --label a=1 --label a=2": "each name comes once",
-		"help nonsense":                                     `no command "nonsense"`,
+		"submit iris usage_test.go --run":                   "--run belongs to --check",
+		"help nonsense":                                     `unknown command "nonsense"`,
+		"help token rotat":                                  `did you mean "rotate"?`,
 	} {
 		f, m := newFake(t), newMachine(t, "GRADEGATE_TOKEN="+secretOf(1))
 		got := m.run("", append(strings.Fields(line), "--url", f.url)...)
 		got.want(t, 2, "", want)
-		if !strings.Contains(got.errout, "\nfix: gradegate") || got.out != "" || len(f.requests()) != 0 {
+		if !strings.Contains(got.errout, "\nfix: ") || got.out != "" || len(f.requests()) != 0 {
 			t.Errorf("%s: stdout %q, stderr %q, asked %v", line, got.out, got.errout, f.requests())
+		}
+	}
+}
+
+// TestEmptyArgument: an unset variable of a script is not sent as a name.
+func TestEmptyArgument(t *testing.T) {
+	t.Parallel()
+	f, m := newFake(t), newMachine(t, "GRADEGATE_TOKEN="+secretOf(1))
+	m.run("", "job", "show", "", "--url", f.url).want(t, 2, "", "JOB is empty; is a variable not set?")
+	if len(f.requests()) != 0 {
+		t.Error("it was sent")
+	}
+}
+
+// TestErrorsAsJSON: with -o json, stderr holds one problem object and nothing
+// else, whoever found the mistake, and the exit code is the same.
+func TestErrorsAsJSON(t *testing.T) {
+	t.Parallel()
+	f, m := newFake(t), newMachine(t, "GRADEGATE_TOKEN="+secretOf(1))
+	f.handle("GET /v1/tokens/self", func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(409)
+		_, _ = io.WriteString(w, `{"status":409,"code":"token_limit","detail":"You have one.","fix":"Rotate it.","request_id":"req_1","existing":["laptop"]}`)
+	})
+	for line, want := range map[string]struct {
+		exit int
+		code string
+	}{
+		"token show self -o json":                       {6, "token_limit"},
+		"tokn -o json":                                  {2, "usage"},
+		"token show --nope --output=json":               {2, "usage"},
+		"token create -o json --until x":                {2, "usage"},
+		"-o json submit iris /nowhere":                  {1, "path_unreadable"},
+		"whoami --token-file /nowhere -ojson":           {1, "file_unreadable"},
+		"whoami -o json --url http://127.0.0.1:1 --url": {2, "usage"},
+	} {
+		got := m.run("", append(strings.Fields(line), "--url", f.url)...)
+		var p struct{ Code, Detail, Fix string }
+		if err := json.Unmarshal([]byte(got.errout), &p); err != nil || got.code != want.exit || p.Code != want.code || p.Detail == "" || p.Fix == "" || got.out != "" {
+			t.Errorf("%s: exit %d, %v: %s%s", line, got.code, err, got.out, got.errout)
+		}
+	}
+	got := m.run("", "token", "show", "self", "-o", "json", "--url", f.url)
+	got.want(t, 6, "", `"existing":["laptop"]`)
+	got.want(t, 6, "", `"request_id":"req_1"`)
+}
+
+func TestNear(t *testing.T) {
+	t.Parallel()
+	all := []string{"metrics", "name", "title", "open", "gpus"}
+	for typed, want := range map[string]string{"metric": "metrics", "metrcs": "metrics", "gpu": "gpus", "nmae": "name", "tit": "title", "colour": "", "x": "", "": ""} {
+		if got := near(typed, all); got != want {
+			t.Errorf("%q: %q, want %q", typed, got, want)
 		}
 	}
 }

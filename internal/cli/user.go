@@ -2,12 +2,13 @@ package cli
 
 import (
 	"context"
-	"fmt"
 	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"gradegate/api"
+	"gradegate/internal/principal"
 )
 
 func (a *app) userCmd() *cobra.Command {
@@ -15,6 +16,9 @@ func (a *app) userCmd() *cobra.Command {
 	var role, email, jobs string
 	act := func(verb, short, example string, do func(context.Context, *api.Client, string) (api.User, error)) *cobra.Command {
 		return &cobra.Command{Use: verb + " NAME|ID", Short: short, Example: "  " + example, Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
+			if err := userName(args[0]); err != nil {
+				return err
+			}
 			client, err := a.client()
 			if err != nil {
 				return err
@@ -29,6 +33,7 @@ func (a *app) userCmd() *cobra.Command {
 	create := act("create", "Make a user who holds no credential yet", "gradegate user create ann", func(ctx context.Context, c *api.Client, name string) (api.User, error) {
 		return c.CreateUser(ctx, api.CreateUser{Name: name, Role: role, Email: email})
 	})
+	create.Use = "create NAME" // its id is what it gets
 	create.Flags().StringVar(&role, "role", "", "user (default), auditor or admin")
 	create.Flags().StringVar(&email, "email", "", "where to reach them")
 	offboard := act("offboard", "End everything of a leaver, at once and for ever", "gradegate user offboard ann --jobs cancel", func(ctx context.Context, c *api.Client, name string) (api.User, error) {
@@ -45,7 +50,7 @@ func (a *app) userCmd() *cobra.Command {
 
 func (a *app) printUser(u api.User) error {
 	return a.print(result{json: u, name: u.ID, table: func(w io.Writer) {
-		facts(w, "name", u.Name, "id", u.ID, "role", u.Role, "status", u.Status, "email", u.Email, "enrolled", when(u.EnrolledAt), "made", when(&u.CreatedAt))
+		facts(w, "name", u.Name, "id", u.ID, "role", u.Role, "status", statusWord(u.Status), "email", u.Email, "first signed in", when(u.EnrolledAt), "created", when(&u.CreatedAt))
 	}})
 }
 
@@ -61,11 +66,36 @@ func (a *app) userList() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.print(list(all, func(u api.User) string { return u.ID }, "NAME\tROLE\tSTATUS\tENROLLED\tID", func(u api.User) []string {
-				return []string{u.Name, u.Role, u.Status, orDash(when(u.EnrolledAt)), u.ID}
+			return a.print(list(all, func(u api.User) string { return u.ID }, "NAME\tROLE\tSTATUS\tFIRST SIGNED IN\tID", func(u api.User) []string {
+				return []string{u.Name, u.Role, statusWord(u.Status), orNever(when(u.EnrolledAt)), u.ID}
 			}))
 		},
 	}
+}
+
+// statusWord is a status in the word of the command that made it so; -o json has
+// the API's.
+func statusWord(status string) string {
+	if status == "deprovisioned" {
+		return "off-boarded"
+	}
+	return status
+}
+
+func orNever(s string) string {
+	if s == "" {
+		return "never"
+	}
+	return s
+}
+
+// userName refuses what can be nobody's name before it becomes a path.
+func userName(name string) error {
+	if strings.HasPrefix(name, "usr_") {
+		return nil // an id
+	}
+	_, err := principal.CanonicalName(name)
+	return err
 }
 
 func (a *app) userTokens() *cobra.Command {
@@ -83,42 +113,4 @@ func (a *app) userTokens() *cobra.Command {
 			return a.print(tokenTable(all))
 		},
 	}
-}
-
-func (a *app) userInvite() *cobra.Command {
-	var r api.Invite
-	c := &cobra.Command{
-		Use: "invite NAME", Short: "Make a one-time code with which somebody signs in", Args: cobra.ExactArgs(1),
-		Long: `Makes a one-time code (24 h) for a person, who is created if there is nobody of
-that name. Give it to that person alone: whoever redeems it is that person.
-For somebody who held credentials before, this is a re-enrolment: everything
-that was issued to them before is dead.`,
-		Example: `  gradegate user invite ann --data gradegate-data -o secret
-  gradegate user invite joe --role auditor`,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			client, err := a.client()
-			if err != nil {
-				return err
-			}
-			made, err := client.InviteUser(cmd.Context(), args[0], r)
-			if err != nil {
-				return err
-			}
-			if made.Reenrolled {
-				a.hint("%s held credentials before: they are dead now.", made.User.Name)
-			}
-			// At the server's own socket nobody knows what others call it.
-			u := "URL"
-			if known, err := a.server(); err == nil && a.data == "" {
-				u = known
-			}
-			return a.print(result{json: made, name: made.User.ID, secret: made.Code, table: func(w io.Writer) {
-				fmt.Fprintf(w, "code\t%s\n", made.Code)
-				facts(w, "user", made.User.Name+" ("+made.User.Role+")", "works until", when(&made.ExpiresAt), "they type", "gradegate login --url "+u+" --invite CODE")
-			}})
-		},
-	}
-	c.Flags().StringVar(&r.Role, "role", "", "role of a new user: user (default), auditor or admin")
-	c.Flags().StringVar(&r.Email, "email", "", "e-mail address of a new user")
-	return c
 }

@@ -6,6 +6,7 @@ package config
 
 import (
 	"bytes"
+	"cmp"
 	"encoding"
 	"errors"
 	"fmt"
@@ -118,7 +119,7 @@ func (c *Config) readFile(file string, origins Origins) error {
 			WithFix("Name another one with --config, or none.")
 	}
 	bad := func(err error) error {
-		return fault.Wrap(fault.Invalid, "config_invalid", file+": "+sentence(err), err).WithFix("gradegate check-config --config %s", file)
+		return fault.Wrap(fault.Invalid, "config_invalid", file+": "+sentence(err), err).WithFix("Mend %s. Without a file, gradegate check-config lists every setting.", file)
 	}
 	dec := yaml.NewDecoder(bytes.NewReader(data))
 	dec.KnownFields(true)
@@ -144,11 +145,17 @@ var (
 	spaces  = regexp.MustCompile(`\s*\n\s*`)
 )
 
+// typeWords are Go's names of what a setting holds, in ours.
+var typeWords = map[string]string{"int": "a whole number", "bool": "true or false", "string": "text", "[]string": "a list such as [a, b]"}
+
 // sentence turns the decoder's words, which speak of Go types, into ours.
 func sentence(err error) string {
 	text := strings.TrimPrefix(strings.TrimPrefix(err.Error(), "yaml: "), "unmarshal errors:")
 	text = noField.ReplaceAllString(text, "there is no setting $1")
-	text = noValue.ReplaceAllString(text, "$1 does not fit ($2 is wanted)")
+	text = noValue.ReplaceAllStringFunc(text, func(found string) string {
+		m := noValue.FindStringSubmatch(found)
+		return m[1] + " does not fit (" + cmp.Or(typeWords[m[2]], m[2]) + " is wanted)"
+	})
 	return strings.TrimPrefix(spaces.ReplaceAllString(text, "; "), "; ") + "."
 }
 
@@ -195,13 +202,13 @@ func (c *Config) readEnv(env []string, origins Origins) error {
 		delete(values, name)
 		origins[path] = envPrefix + name
 		if err := setText(v, text); err != nil && bad == nil {
-			bad = fault.Wrap(fault.Invalid, "config_invalid", envPrefix+name+": "+sentence(err), err).WithFix("gradegate check-config")
+			bad = fault.Wrap(fault.Invalid, "config_invalid", envPrefix+name+": "+sentence(err), err).WithFix("Correct %s%s, or unset it.", envPrefix, name)
 		}
 	})
 	for _, name := range slices.Sorted(maps.Keys(values)) {
 		if bad == nil {
 			bad = fault.New(fault.Invalid, "config_unknown", "There is no setting for the variable %s%s.", envPrefix, name).
-				WithFix("gradegate check-config")
+				WithFix("Unset it. Without it, gradegate check-config lists every setting; ledger.dir is %sLEDGER_DIR, and so on.", envPrefix)
 		}
 	}
 	return bad
@@ -259,20 +266,35 @@ func (c *Config) walk(visit func(path string, v reflect.Value, doc string)) {
 	into("", reflect.ValueOf(c).Elem())
 }
 
-// Describe writes every setting with its value, its origin and its meaning.
-// Passwords inside of URLs are left out.
-func (c Config) Describe(w io.Writer, origins Origins) error {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	var err error
+// Setting is one member with its value, where it comes from and what it means.
+type Setting struct {
+	Name   string `json:"name"`
+	Value  string `json:"value"`
+	Origin string `json:"origin"`
+	Doc    string `json:"doc"`
+}
+
+// Settings lists every setting. Passwords inside of URLs are left out.
+func (c Config) Settings(origins Origins) (out []Setting) {
 	c.walk(func(path string, v reflect.Value, doc string) {
 		origin := origins[path]
 		if origin == "" {
 			origin = "default"
 		}
-		if _, e := fmt.Fprintf(t, "%s\t%s\t(%s)\t%s\n", path, shown(v), origin, doc); e != nil {
+		out = append(out, Setting{Name: path, Value: shown(v), Origin: origin, Doc: doc})
+	})
+	return out
+}
+
+// Describe writes every setting for people, one on each line.
+func (c Config) Describe(w io.Writer, origins Origins) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	var err error
+	for _, s := range c.Settings(origins) {
+		if _, e := fmt.Fprintf(t, "%s\t%s\t(%s)\t%s\n", s.Name, s.Value, s.Origin, s.Doc); e != nil {
 			err = e
 		}
-	})
+	}
 	return errors.Join(err, t.Flush())
 }
 

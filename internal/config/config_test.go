@@ -52,7 +52,7 @@ func TestMistakesAreNamed(t *testing.T) {
 	if _, _, err := Load(file(t, "executor:\n  local:\n    slot: 1\n"), nil); err == nil || !strings.Contains(fault.Of(err).Detail, "line 3: there is no setting slot.") || strings.Contains(fault.Of(err).Detail, "struct") {
 		t.Error(err)
 	}
-	if _, _, err := Load(file(t, "executor: {local: {slots: many}}\n"), nil); !strings.Contains(fault.Of(err).Detail, "line 1: `many` does not fit (int is wanted).") {
+	if _, _, err := Load(file(t, "executor: {local: {slots: many}}\n"), nil); !strings.Contains(fault.Of(err).Detail, "line 1: `many` does not fit (a whole number is wanted).") {
 		t.Error(err)
 	}
 	if _, _, err := Load(file(t, "listen: 127.0.0.1:1\n---\nlisten: 127.0.0.1:2\n"), nil); fault.CodeOf(err) != "config_invalid" {

@@ -140,7 +140,7 @@ func (f files) log(id job.ID) (*os.File, error) { return os.Open(filepath.Join(f
 
 // spec is what the executor needs to know.
 func (f files) spec(j job.Job, sub Submission) job.Spec {
-	return job.Spec{ID: j.ID, Dir: f.jobDir(j.ID), Entry: sub.Entry, Resources: j.Resources}
+	return job.Spec{ID: j.ID, Dir: f.jobDir(j.ID), Entry: sub.Entry, Args: j.Args, Resources: j.Resources}
 }
 
 // outputLimit bounds a predictions file that a program left behind.

@@ -169,7 +169,7 @@ func (g *Grading) admit(ctx context.Context, s *policy.Subject, c Competition, s
 	h, r := handle.Presented(), run.Presented()
 	j := job.Job{
 		ID: id, Version: 1, Owner: s.Principal.ID, Competition: c.Name, Submission: sub.ID, Via: s.Token,
-		Person: s.Principal.Epochs.Person, SubmittedBy: audit.Clean(u.SubmittedBy, 100), Labels: u.Labels,
+		Person: s.Principal.Epochs.Person, SubmittedBy: audit.Clean(u.SubmittedBy, 100), Labels: u.Labels, Args: u.Args,
 		State: job.Queued, Resources: c.Resources, CreatedAt: now,
 		Handle: token.Handle{Public: h.Public, Digest: h.Digest}, Run: token.Handle{Public: r.Public, Digest: r.Digest},
 	}

@@ -54,6 +54,9 @@ func (g *Grading) receive(c Competition, id job.ID, u Upload, now time.Time) (su
 		err = g.takePredictions(c, id, manifest)
 	default:
 		if sub.Entry, err = bundle.EntryPoint(manifest, u.Entry); err == nil {
+			err = bundle.Startable(work, manifest, sub.Entry)
+		}
+		if err == nil {
 			err = g.files.giveData(id, c)
 		}
 	}

@@ -2,6 +2,7 @@ package grading
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"gradegate/internal/audit"
@@ -176,7 +177,7 @@ func (g *Grading) exited(ctx context.Context, j job.Job, r job.Report) error {
 		to, reason, detail = job.Failed, r.Reason, r.Detail
 	case r.ExitCode != 0:
 		to, reason = job.Failed, "exit_code"
-		detail = "The program ended with a non-zero exit code; see its log."
+		detail = fmt.Sprintf("The program ended with exit code %d; see its log.", r.ExitCode)
 	}
 	next, err := j.To(to, reason, detail, g.Now())
 	if err != nil {

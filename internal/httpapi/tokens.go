@@ -132,11 +132,11 @@ const mostNetworks = 50
 
 // networks reads address rules: networks or single addresses, in one form.
 func networks(list []string) ([]netip.Prefix, error) {
-	bad := fault.New(fault.Invalid, "cidr_invalid", "allowed_cidrs holds at most %d networks or addresses.", mostNetworks).
-		WithFix("Write them as 10.0.0.0/8, 192.0.2.7 or fd00::/8.")
 	if len(list) > mostNetworks {
-		return nil, bad
+		return nil, fault.New(fault.Invalid, "cidr_invalid", "A token has at most %d networks.", mostNetworks).WithFix("Join neighbouring networks.")
 	}
+	bad := fault.New(fault.Invalid, "cidr_invalid", "One of the networks cannot be read.").
+		WithFix("Write them as 10.0.0.0/8, 192.0.2.7 or fd00::/8.")
 	var out []netip.Prefix
 	for _, s := range list {
 		p, err := netip.ParsePrefix(s)

@@ -70,6 +70,7 @@ type Job struct {
 	OnBehalfOf  principal.ID // verified by consent; empty otherwise
 	SubmittedBy string       // free text, unverified
 	Labels      map[string]string
+	Args        []string // of the program
 	State       State
 	// Reason is a stable word when State is Failed or Canceled: "time_limit",
 	// "lost", "exit_code", "bad_predictions", "owner", "revoked", "offboarded" …

@@ -147,10 +147,10 @@ func TestMessages(t *testing.T) {
 	truth := csvOf("label", 0, 1, 0, 1, 0)
 	for _, c := range []struct{ in, want string }{
 		{csvOf("label", 0), `The file of predictions lacks 4 of 5 rows, such as "r1", "r2", "r3".`},
-		{csvOf("label", 0, 1, 0, 1, 0, 1, 0), "The file of predictions has 2 rows with ids that are not in the test file; the first is line 7."},
-		{"id,label\r\n\r\nr0,0\r\nr0,1\r\n", "The file of predictions line 4 repeats an id."},
-		{"id,label\nr0,0\nr1\n", "The file of predictions line 3 has 1 fields where 2 belong."},
-		{"id,label\nr0,0\n\"r1,0\n", "The file of predictions line 3 is no CSV."},
+		{csvOf("label", 0, 1, 0, 1, 0, 1, 0), "The file of predictions has 2 rows with an id that is not in the test file; the first is in line 7."},
+		{"id,label\r\n\r\nr0,0\r\nr0,1\r\n", "The file of predictions repeats an id in line 4."},
+		{"id,label\nr0,0\nr1\n", "The file of predictions has 1 field where 2 belong in line 3."},
+		{"id,label\nr0,0\n\"r1,0\n", "The file of predictions is no CSV in line 3."},
 	} {
 		_, err := Grade(strings.NewReader(truth), strings.NewReader(c.in), []string{"accuracy"})
 		if f := fault.Of(err); err == nil || f.Detail != c.want || f.Fix == "" {

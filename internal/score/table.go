@@ -76,15 +76,15 @@ func (f *file) next() (id string, c cell, err error) {
 		return "", cell{}, f.tooLarge("has more than %d rows", maxRows)
 	}
 	if len(record) != 2 {
-		return "", cell{}, f.bad("ragged", "line %d has %d fields where 2 belong", f.line, len(record)).
+		return "", cell{}, f.bad("ragged", "has %s where 2 belong in line %d", count(len(record), "field"), f.line).
 			WithFix("Write one id and one value on each line.")
 	}
 	id, c.text = strings.TrimSpace(record[0]), strings.TrimSpace(record[1])
 	switch {
 	case !utf8.ValidString(id) || !utf8.ValidString(c.text):
-		return "", cell{}, f.bad("not_utf8", "line %d is not UTF-8", f.line).WithFix("Save the file as UTF-8.")
+		return "", cell{}, f.bad("not_utf8", "is not UTF-8 in line %d", f.line).WithFix("Save the file as UTF-8.")
 	case id == "" || c.text == "" || len(id) > maxCell || len(c.text) > maxCell:
-		return "", cell{}, f.bad("malformed", "line %d has an empty or overlong field", f.line).
+		return "", cell{}, f.bad("malformed", "has an empty or overlong field in line %d", f.line).
 			WithFix("Write an id and a value of at most %d bytes each.", maxCell)
 	}
 	if f.wants != "label" {
@@ -118,10 +118,10 @@ func (f *file) record() ([]string, error) {
 func (f *file) number(text string) (float64, error) {
 	v, err := strconv.ParseFloat(text, 64)
 	if err != nil || math.IsNaN(v) || math.IsInf(v, 0) || strings.ContainsAny(text, "xX_") {
-		return 0, f.bad("not_a_number", "line %d holds no number", f.line).WithFix("Write finite decimal numbers, not NaN or inf.")
+		return 0, f.bad("not_a_number", "holds no number in line %d", f.line).WithFix("Write finite decimal numbers, not NaN or inf.")
 	}
 	if f.wants == "probability" && (v < 0 || v > 1) {
-		return 0, f.bad("not_a_probability", "line %d is not between 0 and 1", f.line).
+		return 0, f.bad("not_a_probability", "has a value that is not between 0 and 1 in line %d", f.line).
 			WithFix("Write the probability of class 1, from 0 to 1.")
 	}
 	return v, nil
@@ -136,7 +136,7 @@ func (f *file) empty() error {
 }
 
 func (f *file) malformed(line int) error {
-	return f.bad("malformed", "line %d is no CSV", line).WithFix("Write plain CSV, one id and one value on each line.")
+	return f.bad("malformed", "is no CSV in line %d", line).WithFix("Write plain CSV, one id and one value on each line.")
 }
 
 func (f *file) tooLarge(detail string, args ...any) error {
@@ -144,7 +144,7 @@ func (f *file) tooLarge(detail string, args ...any) error {
 }
 
 func (f *file) twice() error {
-	return f.bad("duplicate_id", "line %d repeats an id", f.line).WithFix("Give each id once.")
+	return f.bad("duplicate_id", "repeats an id in line %d", f.line).WithFix("Give each id once.")
 }
 
 var errLongRecord = errors.New("a record that does not end")
@@ -259,7 +259,7 @@ func readPredictions(r io.Reader, truth table, wants string) ([]cell, error) {
 		}
 	}
 	if extra > 0 {
-		return nil, f.bad("extra_rows", "has %d rows with ids that are not in the test file; the first is line %d", extra, firstExtra).
+		return nil, f.bad("extra_rows", "has %s with an id that is not in the test file; the first is in line %d", count(extra, "row"), firstExtra).
 			With("rows", extra).With("line", firstExtra).WithFix("Predict the ids of the test file and no others.")
 	}
 	return out, f.complete(truth, have)
@@ -283,4 +283,12 @@ func (f *file) complete(truth table, have []bool) error {
 	}
 	return f.bad("missing_rows", "lacks %d of %d rows, such as %s", missed, len(have), strings.Join(quoted, ", ")).
 		With("rows", missed).With("examples", missing).WithFix("Predict every id of the test file.")
+}
+
+// count is a number of things in words that fit it.
+func count(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
 }

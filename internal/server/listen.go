@@ -17,8 +17,12 @@ import (
 	"gradegate/internal/fault"
 )
 
-// SocketName is the server's own socket in the data folder.
-const SocketName = "admin.sock"
+// Files in the data folder while the server runs: its own socket, and the URL at
+// which others reach it, for whoever passes it on.
+const (
+	SocketName  = "admin.sock"
+	AddressName = "address"
+)
 
 // door is one listener with its handler.
 type door struct {
@@ -49,6 +53,11 @@ func (s *Server) serve(ctx context.Context, stdout, stderr io.Writer) error {
 	for _, d := range doors {
 		go func() { failed <- d.server.Serve(d.listener) }()
 	}
+	address := filepath.Join(s.cfg.Data, AddressName)
+	if err := os.WriteFile(address, []byte(s.url(doors[0].listener.Addr())+"\n"), 0o600); err != nil {
+		s.log.Warn("the address could not be left in the data folder", "error", err)
+	}
+	defer func() { _ = os.Remove(address) }() // it is a courtesy
 	s.greet(stdout, doors[0].listener.Addr())
 	if !invite.IsZero() {
 		fmt.Fprintf(stderr, "\nThe first administrator comes in with this one-time code (24 h):\n  gradegate login --url %s --invite %s\n\n",
@@ -196,7 +205,11 @@ func (s *Server) greet(w io.Writer, a net.Addr) {
 	if s.cfg.Database.Tokens != "" {
 		engine = "PostgreSQL"
 	}
-	say("data", "%s (%s, %d tokens)", s.cfg.Data, engine, s.table.Len())
+	things := "tokens"
+	if s.table.Len() == 1 {
+		things = "token"
+	}
+	say("data", "%s (%s, %d %s)", s.cfg.Data, engine, s.table.Len(), things)
 	say("ledger", "%s%s", s.cfg.Path(s.cfg.Ledger.Dir, "ledger"), s.sameDisk())
 	say("audit", "%s, sync %s", s.cfg.Path(s.cfg.Audit.Dir, "audit"), s.cfg.Audit.Sync)
 	say("jobs", "%s: %s", s.cfg.Executor.Kind, s.isolation)

@@ -29,8 +29,9 @@ type jobBody struct {
 	StartedAt   int64              `json:"started_at,omitempty"`
 	Scores      map[string]float64 `json:"scores,omitempty"`
 	// Leaked secrets, by kind.
-	HandleLeaked bool `json:"handle_leaked,omitempty"`
-	RunLeaked    bool `json:"run_leaked,omitempty"`
+	Args         []string `json:"args,omitempty"`
+	HandleLeaked bool     `json:"handle_leaked,omitempty"`
+	RunLeaked    bool     `json:"run_leaked,omitempty"`
 }
 
 const jobColumns = "id, version, owner, competition, submission, via, person, state, live, handle_id, handle_digest, run_id, run_digest, created_at, ended_at, changed_at, body"
@@ -53,7 +54,7 @@ func jobToRow(x job.Job, changed time.Time) (*jobRow, error) {
 		OnBehalfOf: string(x.OnBehalfOf), SubmittedBy: x.SubmittedBy, Labels: x.Labels, Reason: x.Reason, Detail: x.Detail,
 		Resources: x.Resources, Isolation: x.Isolation, GPUs: x.GPUs, ExitCode: x.ExitCode,
 		LeaseUntil: clock.Micros(x.LeaseUntil), LeaseBy: x.LeaseBy, Attempts: x.Attempts, StartedAt: clock.Micros(x.StartedAt),
-		Scores: x.Scores, HandleLeaked: x.HandleLeaked, RunLeaked: x.RunLeaked,
+		Scores: x.Scores, Args: x.Args, HandleLeaked: x.HandleLeaked, RunLeaked: x.RunLeaked,
 	})
 	if err != nil { // a score that is no number
 		return nil, fault.Wrap(fault.Internal, "job_record", "The job's record cannot be written.", err)
@@ -85,7 +86,7 @@ func (r *jobRow) job() (job.Job, error) {
 		ExitCode: b.ExitCode, LeaseUntil: clock.Micro(b.LeaseUntil), LeaseBy: b.LeaseBy, Attempts: b.Attempts,
 		CreatedAt: clock.Micro(r.Created), StartedAt: clock.Micro(b.StartedAt), EndedAt: clock.Micro(r.Ended), Scores: b.Scores,
 		Handle: handleOf(r.HandleID, r.HandleDigest), Run: handleOf(r.RunID, r.RunDigest),
-		HandleLeaked: b.HandleLeaked, RunLeaked: b.RunLeaked,
+		Args: b.Args, HandleLeaked: b.HandleLeaked, RunLeaked: b.RunLeaked,
 	}
 	return x, nil
 }

@@ -135,12 +135,12 @@ func byHand(t *testing.T, w *world) {
 func TestOneTokenPerUser(t *testing.T) {
 	w := start(t)
 	w.must("ann", "login", "--invite", w.local("user", "invite", "ann", "-o", "secret"))
-	w.must("ann", "token", "create", "--name", "one", "-o", "name")
+	w.must("ann", "token", "create", "--name", "one", "-o", "secret")
 	_, errs, exit := w.cli("ann", "token", "create", "--name", "two")
 	if exit != 6 || !strings.Contains(errs, "token rotate one") || !strings.Contains(errs, "--replace one") {
 		t.Errorf("exit %d: %s", exit, errs)
 	}
-	two := w.must("ann", "token", "create", "--name", "two", "--replace", "one", "-o", "name")
+	two := object[api.Issued](t, w.must("ann", "token", "create", "--name", "two", "--replace", "one", "-o", "json")).Token.ID
 	all := object[struct{ Items []api.Token }](t, w.must("ann", "token", "list", "-o", "json")).Items
 	if i := slices.IndexFunc(all, func(k api.Token) bool { return k.Name == "one" }); i < 0 || all[i].State != "revoked" {
 		t.Errorf("%+v", all)
@@ -150,6 +150,82 @@ func TestOneTokenPerUser(t *testing.T) {
 	w.must("ann", "token", "revoke", "two")
 	w.must("ann", "token", "revoke-all", "--keep-this")
 	w.must("ann", "whoami")
+}
+
+// Nobody is locked out without having said so, and each way back that is named
+// is one.
+func TestWaysBack(t *testing.T) {
+	w := start(t)
+	w.must("boss", "login", "--invite", w.code)
+	invite := func(args ...string) string {
+		return w.must("boss", append([]string{"user", "invite", "ann", "-o", "secret"}, args...)...)
+	}
+	w.must("ann", "login", "--invite", invite())
+	w.must("ann", "token", "create", "--name", "laptop", "--save")
+	me := object[api.Whoami](t, w.must("ann", "whoami", "-o", "json"))
+	for _, k := range object[struct{ Items []api.Token }](t, w.must("ann", "token", "list", "-o", "json")).Items {
+		if k.Kind == "ses" && k.State != "revoked" {
+			t.Errorf("the session lives on unseen: %+v", k)
+		}
+	}
+
+	// A suspended token: an administrator's way back.
+	_, errs, exit := w.cli("ann", "token", "suspend", "laptop")
+	if exit != 0 || !strings.Contains(errs, "This is the token that you are using") || !strings.Contains(errs, "gradegate token resume "+me.TokenID) {
+		t.Errorf("exit %d %s", exit, errs)
+	}
+	if _, _, exit := w.cli("ann", "whoami"); exit != 4 {
+		t.Errorf("suspended: exit %d", exit)
+	}
+	w.must("boss", "token", "resume", me.TokenID)
+	w.must("ann", "whoami")
+
+	// What takes its place is stored in its place.
+	w.must("ann", "token", "create", "--name", "other", "--replace", "laptop")
+	w.must("ann", "token", "rotate", "other", "-o", "name")
+	w.must("ann", "whoami")
+
+	// Revoked twice is revoked, and an invite brings ann back.
+	home := filepath.Join(w.dir, "home")
+	if err := os.CopyFS(filepath.Join(home, "copy"), os.DirFS(filepath.Join(home, "ann"))); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(filepath.Join(home, "copy", ".config", "gradegate", "hosts.yaml"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w.must("ann", "token", "revoke", "self", "--yes")
+	w.must("copy", "token", "revoke", "self", "--yes")
+	w.must("ann", "login", "--invite", invite())
+
+	// Without a server, logout leaves nothing here.
+	w.end(syscall.SIGTERM)
+	if _, errs, exit := w.cli("ann", "logout"); exit != 0 || !strings.Contains(errs, "could not be told") {
+		t.Errorf("logout without a server: exit %d %s", exit, errs)
+	}
+	if data, err := os.ReadFile(filepath.Join(home, "ann", ".config", "gradegate", "hosts.yaml")); err != nil || strings.Contains(string(data), "ggses_") {
+		t.Errorf("the token is still there: %v", err)
+	}
+}
+
+// A program is tried out on the submitter's machine, and nothing is handed in.
+func TestTryOut(t *testing.T) {
+	w := start(t)
+	w.local("competition", "apply", "examples/iris")
+	w.must("ann", "login", "--invite", w.local("user", "invite", "ann", "-o", "secret"))
+	out := w.must("ann", "submit", "iris", "examples/iris/program", "--check", "--run")
+	if !strings.Contains(out, "30 rows, well formed; the ids are those of test.csv") || !strings.Contains(out, "not checked") {
+		t.Error(out)
+	}
+	bad := filepath.Join(w.dir, "readme.txt")
+	if err := os.WriteFile(bad, []byte("hello\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, errs, exit := w.cli("ann", "submit", "iris", bad, "--check"); exit != 1 || !strings.Contains(errs, "cannot be started") {
+		t.Errorf("exit %d %s", exit, errs)
+	}
+	if jobs := w.must("ann", "job", "list", "-o", "name"); jobs != "" {
+		t.Errorf("handed in: %s", jobs)
+	}
 }
 
 // Every mistake gets its code and a way on, and loses nothing.

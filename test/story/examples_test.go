@@ -108,7 +108,7 @@ func runExample(t *testing.T, line string) {
 	switch {
 	case strings.HasPrefix(line, "gradegate token create") && !strings.Contains(line, "--replace"):
 	case strings.HasPrefix(line, "gradegate token resume"):
-		w.must("ann", "token", "create", "--name", "laptop", "-o", "name")
+		w.must("ann", "token", "create", "--name", "laptop", "-o", "secret")
 	default:
 		w.must("ann", "token", "create", "--name", "laptop", "--save")
 	}
@@ -131,7 +131,7 @@ func runExample(t *testing.T, line string) {
 		line = strings.Replace(line, name[1], name[1]+"-new", 1)
 	}
 	// Files that an example reads are there.
-	for _, f := range []string{"code.txt", "found.txt"} {
+	for _, f := range []string{"code.txt", "found.txt", "imported.txt"} {
 		if strings.Contains(line, f) {
 			p := filepath.Join(w.dir, f)
 			if err := os.WriteFile(p, []byte(code+"\n"), 0o600); err != nil {

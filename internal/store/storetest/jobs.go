@@ -124,7 +124,7 @@ func wholeJobs(t *testing.T, open JobsPlace) {
 	j.OnBehalfOf, j.SubmittedBy, j.Labels = "usr_bob", "Bob <b@x>", map[string]string{"team": "a", "x": "<&>"}
 	j.Reason, j.Detail, j.Isolation, j.GPUs, j.ExitCode = "why", "A sentence.", "bwrap", []string{"0", "3"}, -1
 	j.LeaseUntil, j.LeaseBy, j.Attempts = T0.Add(time.Minute), "node-1", 2
-	j.HandleLeaked, j.RunLeaked = true, true
+	j.Args, j.HandleLeaked, j.RunLeaked = []string{"--fast", ""}, true, true
 	j.StartedAt, j.EndedAt, j.Scores = T0.Add(time.Second), T0.Add(2*time.Second), map[string]float64{"acc": 0.1 + 0.2, "loss": -1e-300}
 	j.Resources.OutputBytes, j.Resources.LogBytes, j.Resources.Processes = 1, 2, 3
 	allSet(t, j)
