@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
@@ -19,6 +20,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -72,23 +74,15 @@ func NewClient(base, token string) (*Client, error) {
 	if err := checkToken(token); err != nil {
 		return nil, err
 	}
-	t := newTransport()
-	if path, ok := strings.CutPrefix(base, "unix://"); ok {
-		c.BaseURL = "http://localhost"
-		t.Proxy = nil
-		t.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
-			var d net.Dialer
-			return d.DialContext(ctx, "unix", path)
-		}
+	socket := ""
+	if path, local := strings.CutPrefix(base, "unix://"); local {
+		c.BaseURL, socket = "http://localhost", path
 	} else if err := checkURL(base, token); err != nil {
 		return nil, err
 	}
-	if file := os.Getenv("GRADEGATE_CA_FILE"); file != "" {
-		pool, err := caPool(file)
-		if err != nil {
-			return nil, err
-		}
-		t.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
+	t, err := transportFor(socket, os.Getenv("GRADEGATE_CA_FILE"))
+	if err != nil {
+		return nil, err
 	}
 	c.http = &http.Client{Transport: t, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	return c, nil
@@ -97,6 +91,37 @@ func NewClient(base, token string) (*Client, error) {
 // answerTime bounds the wait for the head of an answer once the request is
 // sent: a server that accepts and then hangs is no slow upload.
 const answerTime = 2 * time.Minute
+
+// transports are shared by all clients that reach their server in the same way:
+// a program that makes a client for each request must not leave a connection
+// behind each time. They carry no credentials.
+var transports sync.Map // way → *http.Transport
+
+// way is a socket's path, empty for the network, and the authorities to trust.
+type way struct {
+	socket string
+	roots  [sha256.Size]byte
+}
+
+func transportFor(socket, caFile string) (*http.Transport, error) {
+	w, t := way{socket: socket}, newTransport()
+	if socket != "" {
+		t.Proxy = nil
+		t.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "unix", socket)
+		}
+	}
+	if caFile != "" {
+		pool, sum, err := caPool(caFile)
+		if err != nil {
+			return nil, err
+		}
+		w.roots, t.TLSClientConfig = sum, &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
+	}
+	shared, _ := transports.LoadOrStore(w, t)
+	return shared.(*http.Transport), nil
+}
 
 func newTransport() *http.Transport {
 	t := &http.Transport{Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true}
@@ -141,7 +166,7 @@ func loopback(host string) bool {
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-func caPool(file string) (*x509.CertPool, error) {
+func caPool(file string) (_ *x509.CertPool, sum [sha256.Size]byte, _ error) {
 	bad := func(detail string, err error) error {
 		return &Error{Cause: err, Problem: Problem{
 			Code: "ca_file", Detail: "GRADEGATE_CA_FILE: " + detail,
@@ -150,16 +175,16 @@ func caPool(file string) (*x509.CertPool, error) {
 	}
 	pem, err := os.ReadFile(file)
 	if err != nil {
-		return nil, bad(fmt.Sprintf("it cannot be read: %v.", err), err)
+		return nil, sum, bad(fmt.Sprintf("it cannot be read: %v.", err), err)
 	}
 	pool, err := x509.SystemCertPool()
 	if err != nil {
 		pool = x509.NewCertPool()
 	}
 	if !pool.AppendCertsFromPEM(pem) {
-		return nil, bad(file+" holds no certificate.", nil)
+		return nil, sum, bad(file+" holds no certificate.", nil)
 	}
-	return pool, nil
+	return pool, sha256.Sum256(pem), nil
 }
 
 func pause(ctx context.Context, d time.Duration) error {

@@ -33,12 +33,12 @@ const (
 func boundsFor(descriptors uint64) bounds {
 	n := int(min(descriptors, math.MaxInt32)) //nolint:gosec // it was just bounded
 	all := min(max((n-max(spare, n/4))/2, 64), most)
-	return bounds{all: all, each: max(all/8, 32)}
+	return bounds{all: all, each: max(all/4, 32)}
 }
 
 // beside is for a second listener: small beside the first one, and its own, so
 // that a crowd at the public door does not keep administrators out.
-func (b bounds) beside() bounds { return bounds{all: b.each, each: max(b.each/4, 16)} }
+func (b bounds) beside() bounds { return bounds{all: b.each / 2, each: max(b.each/8, 16)} }
 
 // descriptors is how many files the process may have open. Go has raised the
 // soft limit to the hard one by now.

@@ -18,7 +18,7 @@ import (
 // TestBoundsFor: connections never take what the rest of the server needs.
 func TestBoundsFor(t *testing.T) {
 	for n, want := range map[uint64]bounds{
-		64: {64, 32}, 1024: {384, 48}, 4096: {1536, 192}, 20_000: {7500, 937}, 1 << 20: {16384, 2048}, math.MaxUint64: {16384, 2048},
+		64: {64, 32}, 1024: {384, 96}, 4096: {1536, 384}, 20_000: {7500, 1875}, 1 << 20: {16384, 4096}, math.MaxUint64: {16384, 4096},
 	} {
 		got := boundsFor(n)
 		if got != want {
