@@ -58,6 +58,16 @@ func TestAuthenticate(t *testing.T) {
 	}
 }
 
+// A use that only the trail had is stored with the next ones, whose position in
+// the trail would else hide it from the start after this one.
+func TestReplayedUsesAreStored(t *testing.T) {
+	tab, _, _, r := table(t)
+	tab.Replay(LastUse{Token: r.ID, Use: token.Use{At: t0.Add(time.Hour), Agent: "curl", Count: 1}})
+	if uses := tab.TakeUses(); len(uses) != 1 || uses[0].Token != r.ID || !uses[0].At.Equal(t0.Add(time.Hour)) {
+		t.Errorf("%+v", uses)
+	}
+}
+
 // The disclosure rule: the holder of the right secret is told why; everybody
 // else gets one and the same refusal.
 func TestDisclosure(t *testing.T) {

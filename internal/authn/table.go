@@ -110,7 +110,14 @@ func (t *Table) DropHandles(now time.Time) {
 	})
 }
 
-// ApplyUse takes over a use that was recorded before this process started.
+// Replay takes over a use that the trail has and the store does not: it is
+// stored with the next ones, since their position in the trail is behind it.
+func (t *Table) Replay(u LastUse) {
+	t.ApplyUse(u)
+	t.KeepUses([]LastUse{u})
+}
+
+// ApplyUse takes over a use that is in the store.
 func (t *Table) ApplyUse(u LastUse) {
 	e, ok := t.tokens.get(publicOf(u.Token))
 	if !ok {

@@ -158,7 +158,7 @@ func (s *Server) openTrail(ctx context.Context) error {
 	}
 	return s.trail.Replay(from, func(_ uint64, e audit.Event) {
 		if e.Token != "" && e.Outcome == audit.Allow {
-			s.table.ApplyUse(authn.LastUse{Token: token.ID(e.Token), Use: useOf(e)})
+			s.table.Replay(authn.LastUse{Token: token.ID(e.Token), Use: useOf(e)})
 		}
 	})
 }
