@@ -84,6 +84,11 @@ func (c *Client) RevokeToken(ctx context.Context, id string, r RevokeToken) (out
 	return out, err
 }
 
+// RenewToken puts the end of a token off as far as the policies let it.
+func (c *Client) RenewToken(ctx context.Context, id string) (Renewed, error) {
+	return post[Renewed](ctx, c, "/v1/tokens/"+seg(id)+"/renew", nil)
+}
+
 // SuspendToken stops a token until it is resumed.
 func (c *Client) SuspendToken(ctx context.Context, id string) (Token, error) {
 	return post[Token](ctx, c, "/v1/tokens/"+seg(id)+"/suspend", nil)
@@ -127,6 +132,38 @@ func (c *Client) CreateUser(ctx context.Context, r CreateUser) (User, error) {
 // InviteUser makes a one-time code for a user, who is created if need be.
 func (c *Client) InviteUser(ctx context.Context, name string, r Invite) (Invited, error) {
 	return post[Invited](ctx, c, "/v1/users/"+seg(name)+"/invite", r)
+}
+
+// UpdateUser changes a user's role, address or groups.
+func (c *Client) UpdateUser(ctx context.Context, id string, r UpdateUser) (u User, err error) {
+	err = c.do(ctx, call{method: http.MethodPatch, path: "/v1/users/" + seg(id), body: r}, &u)
+	return u, err
+}
+
+// Policies lists the policies that were set, and the defaults.
+func (c *Client) Policies(ctx context.Context) (Policies, error) {
+	return get[Policies](ctx, c, "/v1/policies", nil)
+}
+
+// PolicyByName gives the policy of the platform or of a group.
+func (c *Client) PolicyByName(ctx context.Context, name string) (Policy, error) {
+	return get[Policy](ctx, c, "/v1/policies/"+seg(name), nil)
+}
+
+// SetPolicy replaces a policy, or previews that.
+func (c *Client) SetPolicy(ctx context.Context, name string, r SetPolicy) (out PolicySet, err error) {
+	err = c.do(ctx, call{method: http.MethodPut, path: "/v1/policies/" + seg(name), body: r}, &out)
+	return out, err
+}
+
+// Clock gives the time that the server goes by.
+func (c *Client) Clock(ctx context.Context) (Clock, error) {
+	return get[Clock](ctx, c, "/v1/clock", nil)
+}
+
+// ConfirmClock makes the server believe its machine's clock.
+func (c *Client) ConfirmClock(ctx context.Context) (Clock, error) {
+	return post[Clock](ctx, c, "/v1/clock/confirm", nil)
 }
 
 // SuspendUser stops everything of a user until resumed.

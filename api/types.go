@@ -31,6 +31,7 @@ type Token struct {
 	// The nearest of the clocks, which one it is, and one sentence for people.
 	EffectiveExpiresAt *time.Time `json:"effective_expires_at,omitempty"`
 	EffectiveReason    string     `json:"effective_reason,omitempty"`
+	EffectivePolicy    string     `json:"effective_policy,omitempty"` // platform, group:NAME or token: who set that clock
 	Ends               string     `json:"ends"`
 
 	LastUsed *LastUse `json:"last_used,omitempty"`
@@ -63,6 +64,17 @@ type Issued struct {
 	Predecessor *Token `json:"predecessor,omitempty"`
 	// Replayed is set when the same Idempotency-Key was answered before.
 	Replayed bool `json:"replayed,omitempty"`
+}
+
+// Renewed says what a renewal did.
+type Renewed struct {
+	Token   Token `json:"token"`
+	Renewed bool  `json:"renewed"` // the end is later than before
+	// LimitedBy is why it is no later: max_lifetime, fixed, grace, rotation or policy.
+	LimitedBy    string     `json:"limited_by,omitempty"`
+	Policy       string     `json:"policy,omitempty"` // platform, group:NAME or token: who set the limit
+	EndedBefore  *time.Time `json:"ended_before,omitempty"`
+	EffectiveEnd *time.Time `json:"effective_expires_at,omitempty"`
 }
 
 // CreateToken asks for a personal token.
@@ -134,6 +146,7 @@ type User struct {
 	Kind       string     `json:"kind"`
 	Role       string     `json:"role"`
 	Status     string     `json:"status"`
+	Groups     []string   `json:"groups"` // whose policies bear on its tokens
 	EnrolledAt *time.Time `json:"enrolled_at,omitempty"`
 	CreatedAt  time.Time  `json:"created_at"`
 	ETag       string     `json:"etag"`
@@ -164,6 +177,86 @@ type Invited struct {
 type Redeem struct {
 	Code string `json:"code"`
 	Name string `json:"name,omitempty"` // of the token: usually the machine
+}
+
+// UpdateUser changes what is said of a user; what is left out stays as it is.
+type UpdateUser struct {
+	Role   *string   `json:"role,omitempty"`
+	Email  *string   `json:"email,omitempty"`
+	Groups *[]string `json:"groups,omitempty"`
+}
+
+// Rules are what one level of policy demands. What is left out is demanded by
+// another level, or by nobody. Spans are written as 90d, 12h or 30m.
+type Rules struct {
+	Lifetime     string   `json:"lifetime,omitempty"`      // of a new token unless another is asked for
+	MaxLifetime  string   `json:"max_lifetime,omitempty"`  // of a token and its successors
+	Idle         string   `json:"idle,omitempty"`          // ends what is unused that long
+	ServiceIdle  string   `json:"service_idle,omitempty"`  // the same for service tokens
+	Unused       string   `json:"unused,omitempty"`        // ends what was never used
+	RotateAfter  string   `json:"rotate_after,omitempty"`  // rotation is due
+	Rotation     string   `json:"rotation,omitempty"`      // warn (default) or enforce
+	SessionsOnly bool     `json:"sessions_only,omitempty"` // people have no tokens but sessions
+	MaxPerUser   int      `json:"max_per_user,omitempty"`
+	AllowedCIDRs []string `json:"allowed_cidrs,omitempty"`
+	Observe      bool     `json:"observe,omitempty"` // a use from elsewhere is marked, not refused
+	Leaks        string   `json:"leaks,omitempty"`   // revoke (default) or quarantine; the platform's only
+}
+
+// Policy is one level of policy: the platform's, or a group's.
+type Policy struct {
+	Name      string     `json:"name"` // platform or group:NAME
+	Rules     Rules      `json:"rules"`
+	Since     *time.Time `json:"since,omitempty"`
+	Coming    *Rules     `json:"coming,omitempty"` // replaces the rules from then on
+	ComingAt  *time.Time `json:"coming_at,omitempty"`
+	ChangedAt *time.Time `json:"changed_at,omitempty"`
+	ETag      string     `json:"etag,omitempty"`
+}
+
+// Policies are all levels, and what holds where the platform's says nothing.
+type Policies struct {
+	Defaults Rules    `json:"defaults"`
+	Items    []Policy `json:"items"`
+}
+
+// SetPolicy replaces the rules of a level.
+type SetPolicy struct {
+	Rules Rules `json:"rules"`
+	// EffectiveAt is when they come into force; left out: at once if no token
+	// ends earlier by it, and in 14 days otherwise.
+	EffectiveAt *time.Time `json:"effective_at,omitempty"`
+	Preview     bool       `json:"preview,omitempty"` // change nothing
+	Force       bool       `json:"force,omitempty"`   // even if you lock yourself out
+}
+
+// PolicySet is a level after a change, and the tokens that end earlier by it,
+// the nearest first, of which at most 1000 are listed.
+type PolicySet struct {
+	Policy   Policy     `json:"policy"`
+	Preview  bool       `json:"preview,omitempty"`
+	Total    int        `json:"total"`
+	Affected []Affected `json:"affected"`
+}
+
+// Affected is a token that ends earlier under a change of policy.
+type Affected struct {
+	TokenID string     `json:"token_id"`
+	Name    string     `json:"name"`
+	UserID  string     `json:"user_id"`
+	User    string     `json:"user"`
+	Ends    *time.Time `json:"ends,omitempty"` // as it was
+	Until   time.Time  `json:"until"`          // as it will be
+	Reason  string     `json:"reason"`
+	Policy  string     `json:"policy"`
+}
+
+// Clock is the time that the server goes by. While the machine's clock has leapt
+// ahead and nobody has confirmed it, nothing expires by it.
+type Clock struct {
+	Now      time.Time  `json:"now"`
+	Believed bool       `json:"believed"`
+	Wall     *time.Time `json:"wall,omitempty"` // what the machine says, if it is not believed
 }
 
 // Offboard says what becomes of a leaver's running jobs.
@@ -311,6 +404,15 @@ type Verify struct {
 	Action      string `json:"action,omitempty"`
 	Competition string `json:"competition,omitempty"`
 	IP          string `json:"ip,omitempty"`
+	// Resource is what the action is aimed at, if it belongs to somebody.
+	Resource *Resource `json:"resource,omitempty"`
+}
+
+// Resource is a thing of somebody's. With the instant of its submission a token
+// that has just expired may still read or cancel it.
+type Resource struct {
+	Owner       string     `json:"owner"` // id of a user
+	SubmittedAt *time.Time `json:"submitted_at,omitempty"`
 }
 
 // Decision is the answer to Verify.

@@ -28,9 +28,12 @@ const (
 	TokenLeak        Action = "token.leak"
 	TokenReuse       Action = "token.reuse"
 	TokenUnprove     Action = "token.unprove"
+	TokenRenew       Action = "token.renew"
+	PolicySet        Action = "policy.set"
 	InviteIssue      Action = "invite.issue"
 	InviteRedeem     Action = "invite.redeem"
 	UserCreate       Action = "user.create"
+	UserUpdate       Action = "user.update"
 	UserEnrol        Action = "user.enrol"
 	UserReenrol      Action = "user.reenrol"
 	UserSuspend      Action = "user.suspend"
@@ -46,6 +49,16 @@ const (
 	StoreRecover     Action = "store.recover"
 	TrailGap         Action = "trail.gap" // a sink was away; the other one has the lines
 )
+
+// Actions are all that a line can say, those of the other list included.
+var Actions = []Action{
+	TokenIssue, TokenRotate, TokenRevoke, TokenSuspend, TokenResume, TokenLeak, TokenReuse, TokenUnprove, TokenRenew, PolicySet,
+	InviteIssue, InviteRedeem,
+	UserCreate, UserUpdate, UserEnrol, UserReenrol, UserSuspend, UserResume, UserOffboard, UserRevokeAll,
+	CompetitionApply, JobSubmit, JobCancel, JobState,
+	ServerStart, ServerStop, StoreRecover, TrailGap,
+	Request, Authenticate, Aggregate,
+}
 
 // Tightens reports whether the action only ever takes rights away. Such
 // operations survive what voids all others, and are never held up by a broken

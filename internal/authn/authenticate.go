@@ -68,17 +68,21 @@ func (t *Table) Authenticate(p token.Presented, addr netip.Addr) (policy.Subject
 	if !record.Digest.Equal(p.Digest) || record.Kind != p.Kind || record == &nobody {
 		return s, Ref{}, ErrUnknown
 	}
-	owner := e.owner.record.Load()
+	owner := e.owner.person.Load()
 	if owner == nil {
 		return s, Ref{}, ErrUnknown // a token without an owner: doubt tightens
 	}
 	s.Token, s.Kind = record.ID, record.Kind
-	last := clock.Micro(e.last.Load())
-	state := record.State(owner.Status, owner.Epochs, last, now)
-	switch state {
-	case token.StateActive:
-	case token.StateQuarantined:
-		s.Mode = "quarantined"
+	ref := Ref{entry: e, owner: e.owner}
+	state, end := record.Judge(&owner.Holder, t.history(e, record), now)
+	switch {
+	case state == token.StateActive:
+	case state == token.StateQuarantined:
+		s.Mode = policy.ModeQuarantined
+	case record.ReadsAfter(state, end, now):
+		// What such a use is not: a renewal. Without an entry it is not noted.
+		s.Mode, s.Ended, ref.entry = policy.ModeExpiredRead, end.At, nil
+		end.At = end.At.Add(token.ReadAfter)
 	default:
 		return s, Ref{}, byState[state]
 	}
@@ -88,10 +92,40 @@ func (t *Table) Authenticate(p token.Presented, addr netip.Addr) (policy.Subject
 	if len(record.CIDRs) > 0 && !within(record.CIDRs, addr) {
 		return s, Ref{}, ErrAddress
 	}
-	s.Principal = *owner
+	if len(owner.networks) > 0 {
+		outside, refused := owner.from(addr, now)
+		if refused {
+			return s, Ref{}, ErrAddress
+		}
+		s.Outside = outside
+	}
+	s.Principal = owner.Principal
 	s.Scopes, s.Competitions, s.CIDRs, s.Addr = record.Scopes, record.Competitions, record.CIDRs, addr
-	s.Until, s.By = record.Nearest(last)
-	return s, Ref{entry: e, owner: e.owner}, nil
+	s.Until, s.By, s.Level = end.At, end.Clock, end.Level
+	if record.Kind == token.Session {
+		s.SignedIn = record.BornAt
+	}
+	return s, ref, nil
+}
+
+// Lapsed is the subject of a secret whatever its token's state, in ModeReplay:
+// for who asks again for an answer that was lost, and for nothing else.
+func (t *Table) Lapsed(p token.Presented, addr netip.Addr) (policy.Subject, bool) {
+	e, ok := t.tokens.get(p.Public)
+	if !ok {
+		return policy.Subject{}, false
+	}
+	k, owner := e.record.Load(), e.owner.person.Load()
+	if k == nil || owner == nil || !k.Digest.Equal(p.Digest) || k.Kind != p.Kind || !authenticates(k.Kind) {
+		return policy.Subject{}, false
+	}
+	if len(k.CIDRs) > 0 && !within(k.CIDRs, addr) {
+		return policy.Subject{}, false
+	}
+	return policy.Subject{
+		Principal: owner.Principal, Token: k.ID, Kind: k.Kind, Scopes: k.Scopes, Competitions: k.Competitions, CIDRs: k.CIDRs,
+		Addr: addr, Mode: policy.ModeReplay,
+	}, true
 }
 
 // nobody has a digest that no secret has: SHA-256 of nothing we issue.
@@ -123,20 +157,20 @@ func (t *Table) authenticateHandle(p token.Presented, addr netip.Addr, now time.
 	if !record.Digest.Equal(p.Digest) || record.Kind != p.Kind || record == &noHandle {
 		return s, Ref{}, ErrUnknown
 	}
-	owner := e.owner.record.Load()
+	owner := e.owner.person.Load()
 	if owner == nil {
 		return s, Ref{}, ErrUnknown
 	}
 	s.Kind, s.Job = record.Kind, record.Job
 	switch {
-	case record.Leaked, owner.Epochs.Person > record.Person, t.endsHandles(record.Via):
+	case record.Leaked, owner.Principal.Epochs.Person > record.Person, t.endsHandles(record.Via):
 		return s, Ref{}, byState[token.StateRevoked]
-	case owner.Status != principal.Active:
+	case owner.Principal.Status != principal.Active:
 		return s, Ref{}, byState[token.StateOwnerInactive]
 	case !record.Until.IsZero() && !now.Before(record.Until):
 		return s, Ref{}, byState[token.StateExpired]
 	}
-	s.Principal, s.Addr, s.Until, s.By = *owner, addr, record.Until, token.ClockExpires
+	s.Principal, s.Addr, s.Until, s.By = owner.Principal, addr, record.Until, token.ClockExpires
 	return s, Ref{owner: e.owner}, nil
 }
 
@@ -169,11 +203,12 @@ func (t *Table) Admit(s *policy.Subject) (release func(), err error) {
 
 func (t *Table) stillActive(s *policy.Subject, o *owner) error {
 	e, ok := t.tokens.get(publicOf(s.Token))
-	owner := o.record.Load()
+	owner := o.person.Load()
 	if !ok || owner == nil {
 		return ErrUnknown
 	}
-	state := e.record.Load().State(owner.Status, owner.Epochs, clock.Micro(e.last.Load()), t.now())
+	record := e.record.Load()
+	state := record.State(&owner.Holder, t.history(e, record), t.now())
 	if state == token.StateActive {
 		return nil
 	}
@@ -196,8 +231,8 @@ func (t *Table) Drain(id principal.ID) {
 // this token under this person epoch, judged by the facts of this moment.
 func (t *Table) JobWish(id principal.ID, via token.ID, person int64) token.Wish {
 	wish := token.Keep
-	if owner := t.owner(id).record.Load(); owner != nil {
-		gone := owner.Status != principal.Active || owner.Epochs.Person > person
+	if owner := t.owner(id).person.Load(); owner != nil {
+		gone := owner.Principal.Status != principal.Active || owner.Principal.Epochs.Person > person
 		if gone {
 			wish = token.CancelQueued
 		}

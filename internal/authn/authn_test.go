@@ -33,7 +33,7 @@ func record(s token.Secret, owner principal.ID) token.Token {
 func table(t testing.TB) (*Table, *clock.Fake, token.Secret, token.Token) {
 	t.Helper()
 	f := clock.NewFake(t0)
-	tab := New(f.Now, 0)
+	tab := New(f.Now, 0, policy.Rules{})
 	s := token.NewSecret(token.Personal)
 	r := record(s, ann.ID)
 	tab.Apply(Change{Revision: 1, Principals: []principal.Principal{ann}, Tokens: []token.Token{r}})
@@ -226,7 +226,7 @@ func TestJobWish(t *testing.T) {
 // A table that follows a shared database says 503, never 401, when it has lost touch.
 func TestStaleness(t *testing.T) {
 	f := clock.NewFake(t0)
-	tab := New(f.Now, time.Minute)
+	tab := New(f.Now, time.Minute, policy.Rules{})
 	s := token.NewSecret(token.Personal)
 	tab.Apply(Change{Principals: []principal.Principal{ann}, Tokens: []token.Token{record(s, ann.ID)}})
 	f.Add(2 * time.Minute)
@@ -263,7 +263,7 @@ func TestAuthenticateAllocatesNothing(t *testing.T) {
 
 func BenchmarkAuthenticate(b *testing.B) {
 	f := clock.NewFake(t0)
-	tab := New(f.Now, 0)
+	tab := New(f.Now, 0, policy.Rules{})
 	tab.Apply(Change{Principals: []principal.Principal{ann}})
 	const n = 100_000
 	secrets := make([]string, n)

@@ -41,11 +41,11 @@ func (t *Table) Principal(id principal.ID) (principal.Principal, bool) {
 	if o == nil {
 		return principal.Principal{}, false
 	}
-	p := o.record.Load()
+	p := o.person.Load()
 	if p == nil {
 		return principal.Principal{}, false
 	}
-	return *p, true
+	return p.Principal, true
 }
 
 // PrincipalByName finds a principal; somebody active comes before a leaver of
@@ -79,8 +79,8 @@ func (t *Table) eachPrincipal(do func(*principal.Principal)) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	for _, o := range t.owners {
-		if p := o.record.Load(); p != nil {
-			do(p)
+		if p := o.person.Load(); p != nil {
+			do(&p.Principal)
 		}
 	}
 }

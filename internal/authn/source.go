@@ -3,6 +3,7 @@ package authn
 import (
 	"time"
 
+	"gradegate/internal/policy"
 	"gradegate/internal/principal"
 	"gradegate/internal/token"
 )
@@ -14,6 +15,7 @@ type Change struct {
 	Revision   int64
 	Principals []principal.Principal
 	Tokens     []token.Token
+	Levels     []policy.Level
 }
 
 // Handle is the secret of one job, as the table needs it: the job handle, or

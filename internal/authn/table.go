@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"gradegate/internal/clock"
+	"gradegate/internal/policy"
 	"gradegate/internal/principal"
 	"gradegate/internal/token"
 )
@@ -32,6 +33,11 @@ type Table struct {
 	mu     sync.RWMutex
 	owners map[principal.ID]*owner
 
+	// applying is held by whoever changes what owners are under.
+	applying sync.Mutex
+	levels   policy.Levels
+	outages  token.Outages
+
 	dirtyMu sync.Mutex
 	dirty   []*entry
 }
@@ -48,22 +54,16 @@ type entry struct {
 	last  atomic.Int64 // use.At in microseconds, readable without the lock
 }
 
-type owner struct {
-	record atomic.Pointer[principal.Principal]
-	// gate is held for reading while a job of this owner is admitted, and taken
-	// for writing before a revocation is acknowledged.
-	gate sync.RWMutex
-}
-
 type handle struct {
 	record atomic.Pointer[Handle]
 	owner  *owner
 }
 
 // New makes an empty table. maxStaleness is zero when no other process writes
-// to the store.
-func New(now clock.Func, maxStaleness time.Duration) *Table {
+// to the store. base is what holds where the platform's policy says nothing.
+func New(now clock.Func, maxStaleness time.Duration, base policy.Rules) *Table {
 	t := &Table{now: now, maxStaleness: maxStaleness, owners: map[principal.ID]*owner{}}
+	t.levels = policy.Levels{Base: base, Named: map[string]policy.Level{}}
 	t.Fresh()
 	return t
 }
@@ -74,16 +74,7 @@ func (t *Table) Fresh() { t.fresh.Store(t.now().UnixMicro()) }
 // Apply takes over what a decision changed. It returns when every later
 // Authenticate sees it.
 func (t *Table) Apply(c Change) {
-	for i := range c.Principals {
-		p := c.Principals[i]
-		o := t.owner(p.ID)
-		for {
-			known := o.record.Load()
-			if known != nil && known.Version >= p.Version || o.record.CompareAndSwap(known, &p) {
-				break
-			}
-		}
-	}
+	t.applyPeople(c)
 	for i := range c.Tokens {
 		k := c.Tokens[i]
 		e := t.tokens.getOrMake(publicOf(k.ID), func() *entry { return &entry{owner: t.owner(k.Owner)} })
@@ -130,22 +121,6 @@ func (t *Table) ApplyUse(u LastUse) {
 		e.last.Store(u.At.UnixMicro())
 	}
 	e.use.Count = max(e.use.Count, u.Count)
-}
-
-func (t *Table) owner(id principal.ID) *owner {
-	t.mu.RLock()
-	o := t.owners[id]
-	t.mu.RUnlock()
-	if o != nil {
-		return o
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if o = t.owners[id]; o == nil {
-		o = new(owner)
-		t.owners[id] = o
-	}
-	return o
 }
 
 func publicOf(id token.ID) (p token.PublicID) {
@@ -229,9 +204,25 @@ func (t *Table) LastUse(id token.ID) token.Use {
 	return e.use
 }
 
-// Holder finds the token that a secret belongs to, whatever its state: the
+// AssumeUsed takes every token that was issued before at, and of which no use is
+// known, for used then.
+func (t *Table) AssumeUsed(at time.Time) {
+	t.tokens.each(func(e *entry) {
+		if k := e.record.Load(); k == nil || !k.IssuedAt.Before(at) {
+			return
+		}
+		e.useMu.Lock()
+		defer e.useMu.Unlock()
+		if e.use.At.IsZero() {
+			e.use.At = at
+			e.last.Store(at.UnixMicro())
+		}
+	})
+}
+
+// TokenOf finds the token that a secret belongs to, whatever its state: the
 // holder of a secret may always report it.
-func (t *Table) Holder(p token.Presented) (token.ID, bool) {
+func (t *Table) TokenOf(p token.Presented) (token.ID, bool) {
 	e, ok := t.tokens.get(p.Public)
 	if !ok {
 		return "", false

@@ -23,8 +23,18 @@ import (
 // Table is what the authority needs of the table in memory.
 type Table interface {
 	LastUse(token.ID) token.Use
-	// Holder finds the token of a secret, whatever its state.
-	Holder(token.Presented) (token.ID, bool)
+	// TokenOf finds the token of a secret, whatever its state.
+	TokenOf(token.Presented) (token.ID, bool)
+	// History is what is known of a token's uses.
+	History(*token.Token) token.History
+	// Holder is what bears on the tokens of a principal.
+	Holder(principal.Principal) token.Holder
+	// Rules are what bears on the members of groups.
+	Rules(groups []string) []policy.Rules
+	// Levels are all levels of policy.
+	Levels() policy.Levels
+	// EachToken goes through all tokens with their owners.
+	EachToken(func(*token.Token, *principal.Principal))
 	// Admit checks once more that the subject is active, and holds off the
 	// acknowledgement of a revocation until release is called.
 	Admit(*policy.Subject) (release func(), err error)
@@ -38,29 +48,32 @@ type Authority struct {
 	table Table
 	keys  *keys.Ring
 	now   clock.Func
-	rules Rules
-}
-
-// Rules are the platform's own policy. The zero value of a member means the
-// built-in default of package token.
-type Rules struct {
-	MaxPersonal int           // personal tokens per user that count; default 1
-	MaxLifetime time.Duration // of a family
-	Lifetime    time.Duration // default of a personal token
 }
 
 // New makes an authority over its store and the table that follows it.
-func New(s Store, t Table, k *keys.Ring, now clock.Func, r Rules) *Authority {
-	if r.MaxPersonal == 0 {
-		r.MaxPersonal = 1
+func New(s Store, t Table, k *keys.Ring, now clock.Func) *Authority {
+	return &Authority{store: s, table: t, keys: k, now: now}
+}
+
+// state is what a token is at now, given its owner, and its nearest clock.
+func (a *Authority) state(t *token.Token, owner *principal.Principal, now time.Time) (token.State, token.Ending) {
+	h := a.table.Holder(*owner)
+	return t.Judge(&h, a.table.History(t), now)
+}
+
+// demands are what the levels of policy ask of a person's new tokens.
+func (a *Authority) demands(p *principal.Principal, now time.Time) policy.Demands {
+	d := policy.Demanded(a.table.Rules(p.Groups), now)
+	orElse(&d.Lifetime, token.DefaultLifetime)
+	orElse(&d.MaxLifetime, token.DefaultMaxLifetime)
+	orElse(&d.MaxPersonal, 1)
+	return d
+}
+
+func orElse[T any](d *policy.Demand[T], v T) {
+	if d.Level == "" {
+		*d = policy.Demand[T]{Value: v, Level: token.Platform}
 	}
-	if r.MaxLifetime == 0 {
-		r.MaxLifetime = token.DefaultMaxLifetime
-	}
-	if r.Lifetime == 0 {
-		r.Lifetime = token.DefaultLifetime
-	}
-	return &Authority{store: s, table: t, keys: k, now: now, rules: r}
 }
 
 // Issued is a new credential. Its secret is here and nowhere else.
@@ -99,7 +112,7 @@ func SortableID(now time.Time) string {
 // at this moment: a request can take long, and its token can be revoked while
 // its body is on the way. Nothing is decided for it after the acknowledgement.
 func (a *Authority) commit(ctx context.Context, s *policy.Subject, d Decision, events ...audit.Event) (int64, error) {
-	if s.Token == "" || s.Mode != "" {
+	if s.Token == "" || s.Mode == policy.ModeQuarantined {
 		// The local administrator and whoever has no token; and the quarantined,
 		// to whom policy leaves nothing but ending their own.
 		return a.store.Commit(ctx, d, events...)

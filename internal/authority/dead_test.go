@@ -14,7 +14,7 @@ import (
 // nothing any more: it makes no token, invites nobody, and does not stamp
 // itself alive.
 func TestDeadSubjectDecidesNothing(t *testing.T) {
-	h := open(t, authority.Rules{MaxPersonal: 10})
+	h := open(t, policy.Rules{MaxPersonal: 10})
 	local := &policy.Subject{Local: true}
 	boss, err := h.Invite(t.Context(), local, authority.NewUser{Name: "boss", Role: "admin"}, authority.Idem{})
 	if err != nil {
@@ -77,7 +77,7 @@ func TestDeadSubjectDecidesNothing(t *testing.T) {
 
 // R2.6: neither a rotation nor a child gives more than the token that asks has.
 func TestNothingWidens(t *testing.T) {
-	h := open(t, authority.Rules{MaxPersonal: 10})
+	h := open(t, policy.Rules{MaxPersonal: 10})
 	ann, _ := h.person(t, "ann")
 	office := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}
 	full, err := h.CreateToken(t.Context(), ann, authority.Create{Name: "full"}, authority.Idem{})

@@ -2,7 +2,6 @@ package authority
 
 import (
 	"context"
-	"net/mail"
 	"strconv"
 	"strings"
 	"time"
@@ -44,12 +43,8 @@ func (a *Authority) draftUser(s *policy.Subject, u NewUser) (principal.Principal
 	if err != nil {
 		return principal.Principal{}, audit.Event{}, err
 	}
-	if u.Email != "" {
-		m, err := mail.ParseAddress(u.Email)
-		if err != nil || m.Name != "" || strings.ContainsAny(u.Email, "\r\n") {
-			return principal.Principal{}, audit.Event{}, fault.New(fault.Invalid, "email_invalid", "That is no e-mail address.").
-				WithFix("Give it as name@example.org")
-		}
+	if err := principal.CheckEmail(u.Email); err != nil {
+		return principal.Principal{}, audit.Event{}, err
 	}
 	now := a.now()
 	p := principal.Principal{
@@ -188,7 +183,7 @@ var errInvite = fault.New(fault.Unauthenticated, "invite_invalid", "The invite c
 
 func (a *Authority) redeemOnce(ctx context.Context, s *policy.Subject, code token.Secret, name string, r repeatable) (Issued, error) {
 	shown := code.Presented()
-	id, ok := a.table.Holder(shown)
+	id, ok := a.table.TokenOf(shown)
 	if !ok || shown.Kind != token.Invite {
 		return Issued{}, errInvite
 	}
@@ -201,7 +196,7 @@ func (a *Authority) redeemOnce(ctx context.Context, s *policy.Subject, code toke
 		return Issued{}, err
 	}
 	now := a.now()
-	if invite.State(p.Status, p.Epochs, invite.IssuedAt, now) != token.StateActive {
+	if state, _ := a.state(&invite, &p, now); state != token.StateActive {
 		return Issued{}, errInvite
 	}
 	if name == "" {
@@ -365,7 +360,7 @@ func (a *Authority) RevokeAll(ctx context.Context, s *policy.Subject, idOrName s
 			}
 			// Judged by the very records that the decision replaces: a token that
 			// is dead by now must not stamp itself alive.
-			if state := t.State(p.Status, p.Epochs, a.table.LastUse(t.ID).At, now); state != token.StateActive {
+			if state, _ := a.state(&t, &p, now); state != token.StateActive {
 				return p, fault.New(fault.Unauthenticated, "token_"+string(state), "The token is %s.", state)
 			}
 			d.Tokens = []TokenChange{{Old: &t, New: t.Restamp(out.Epochs)}}
@@ -378,3 +373,43 @@ func (a *Authority) RevokeAll(ctx context.Context, s *policy.Subject, idOrName s
 		return out, nil
 	})
 }
+
+// UserUpdate changes what is said of a person; nil members stay as they are.
+type UserUpdate struct {
+	Role   *principal.Role
+	Email  *string
+	Groups *[]string
+}
+
+// UpdateUser changes a person's role, address or groups. Rights and policies
+// follow at the next request, since they are looked at when a token is used.
+func (a *Authority) UpdateUser(ctx context.Context, s *policy.Subject, idOrName string, u UserUpdate) (principal.Principal, error) {
+	if err := policy.Decide(s, policy.UserManage, policy.Resource{}); err != nil {
+		return principal.Principal{}, err
+	}
+	return retry(func() (principal.Principal, error) {
+		p, err := a.lookUp(ctx, idOrName)
+		if err != nil {
+			return p, err
+		}
+		if u.Role != nil && *u.Role != p.Role && !s.Local && p.ID == s.Principal.ID {
+			return p, errOwnRole
+		}
+		out, err := p.Update(u.Role, u.Email, u.Groups, a.now())
+		if err != nil || out.Version == p.Version {
+			return p, err
+		}
+		e := a.event(s, audit.UserUpdate, a.now())
+		e.Target, e.Owner = string(p.ID), string(p.ID)
+		e.Detail = map[string]string{"role": string(out.Role), "groups": strings.Join(out.Groups, " ")}
+		if _, err := a.commit(ctx, s, Decision{Principals: []PrincipalChange{{Old: &p, New: out}}}, e); err != nil {
+			return p, err
+		}
+		a.table.Drain(p.ID)
+		return out, nil
+	})
+}
+
+// errOwnRole keeps the last administrator from locking everybody out.
+var errOwnRole = fault.New(fault.Conflict, "that_is_you", "You cannot change your own role.").
+	WithFix("Let another administrator do it, or do it on the server's machine with --data DIR.")

@@ -112,6 +112,13 @@ func (a *Authority) recall(ctx context.Context, r repeatable) (*Reply, error) {
 	return &known, nil
 }
 
+// Answered reports whether a request of this secret under this Idempotency-Key
+// was answered not long ago. The token itself may have ended by that request.
+func (a *Authority) Answered(ctx context.Context, idem Idem) bool {
+	known, err := a.store.Reply(ctx, *repeat(&policy.Subject{Local: true}, idem, "", nil).key, a.now())
+	return err == nil && !known.Until.IsZero()
+}
+
 // reissue opens the secret of a repeated request again.
 func (a *Authority) reissue(ctx context.Context, r repeatable) func(Reply) (Issued, error) {
 	return func(known Reply) (Issued, error) {

@@ -2,10 +2,10 @@ package authority
 
 import (
 	"context"
+	"strconv"
 	"time"
 
 	"gradegate/internal/audit"
-	"gradegate/internal/clock"
 	"gradegate/internal/fault"
 	"gradegate/internal/policy"
 	"gradegate/internal/token"
@@ -40,8 +40,7 @@ func (a *Authority) rotateOnce(ctx context.Context, s *policy.Subject, r Rotate,
 		return Issued{}, err
 	}
 	now := a.now()
-	use := a.table.LastUse(old.ID)
-	if err := rotatable(&old, s, use.At, now); err != nil {
+	if err := a.rotatable(&old, s, now); err != nil {
 		return Issued{}, err
 	}
 	var d Decision
@@ -57,7 +56,12 @@ func (a *Authority) rotateOnce(ctx context.Context, s *policy.Subject, r Rotate,
 		grace = *r.Grace
 	}
 	secret := token.NewSecret(old.Kind)
-	before, successor, err := old.Rotate(token.Rotation{Grace: grace, Compromised: r.Compromised}, secret.Presented(), use.At, now)
+	h := a.table.Holder(s.Principal)
+	how := token.Rotation{Grace: grace, Compromised: r.Compromised}
+	if !s.SignedIn.IsZero() && now.Sub(s.SignedIn) <= freshSignIn {
+		how.NewFamily = token.Family(newID("fam_", now))
+	}
+	before, successor, err := old.Rotate(how, secret.Presented(), &h, a.table.History(&old), now)
 	if err != nil {
 		return Issued{}, err
 	}
@@ -82,6 +86,10 @@ func (a *Authority) rotateOnce(ctx context.Context, s *policy.Subject, r Rotate,
 	return made, nil
 }
 
+// freshSignIn is how long a sign-in counts as proof that the owner is here: a
+// successor made after it begins a family of its own.
+const freshSignIn = 15 * time.Minute
+
 // covers refuses to hand out, by a rotation, a secret that can do more than
 // the token that asks.
 func covers(s *policy.Subject, t *token.Token) error {
@@ -105,14 +113,14 @@ var errWider = fault.New(fault.Denied, "token_wider", "That token can do more th
 	WithFix("Use that token itself, or your session: gradegate login")
 
 // rotatable refuses what has ended: a token that is over has nothing to pass on.
-func rotatable(t *token.Token, s *policy.Subject, lastUse, now time.Time) error {
+func (a *Authority) rotatable(t *token.Token, s *policy.Subject, now time.Time) error {
 	switch t.Kind {
 	case token.Personal, token.Service, token.Legacy:
 	default:
 		return fault.New(fault.Invalid, "kind_not_rotatable", "A token of kind %s is not rotated.", t.Kind).
 			WithFix("Make a personal token: gradegate token create")
 	}
-	if state := t.State(s.Principal.Status, s.Principal.Epochs, lastUse, now); state != token.StateActive {
+	if state, _ := a.state(t, &s.Principal, now); state != token.StateActive {
 		return fault.New(fault.Conflict, "token_"+string(state), "The token is %s and has nothing to pass on.", state).
 			WithFix("Create another one: gradegate token create")
 	}
@@ -132,157 +140,46 @@ func (a *Authority) replaceSuccessor(ctx context.Context, old token.Token, r Rot
 	if err != nil {
 		return TokenChange{}, err
 	}
-	if use := a.table.LastUse(succ.ID); !use.At.IsZero() || succ.Standing == token.Revoked || succ.Successor != "" {
+	if use := a.table.LastUse(succ.ID); !use.At.IsZero() || succ.Standing != token.Standard || succ.Successor != "" {
 		return TokenChange{}, already.WithFix("The successor was used or has ended: use it, or sign in again: gradegate login")
 	}
 	ended, _ := succ.Revoke(token.Superseded, token.Keep, now)
 	return TokenChange{Old: &succ, New: ended}, nil
 }
 
-// Revocation is what Revoke answers.
-type Revocation struct {
-	Token    token.Token
-	Already  bool // it was revoked before
-	Revision int64
-}
-
-// Revoke ends a token for good. Any token may end itself; others need to be
-// one's own, or an administrator's business. When it returns, no request with
-// the token is allowed on this node, and no job of it is admitted.
-func (a *Authority) Revoke(ctx context.Context, s *policy.Subject, idOrName, note string, jobs token.Wish) (Revocation, error) {
-	return retry(func() (Revocation, error) {
-		t, err := a.find(ctx, s, idOrName)
+// Reused ends the family of a predecessor whose grace period is over and whose
+// secret was presented for a rotation: two hold it, and nobody can tell which
+// of them is the owner. The subject is the one that was refused.
+func (a *Authority) Reused(ctx context.Context, s *policy.Subject) error {
+	_, err := retry(func() (struct{}, error) {
+		old, err := a.store.Token(ctx, s.Token)
 		if err != nil {
-			return Revocation{}, err
+			return struct{}{}, err
 		}
-		if t.ID != s.Token {
-			if err := policy.Decide(s, policy.TokenRevoke, policy.Resource{Owner: t.Owner}); err != nil {
-				return Revocation{}, masked(err)
+		own, err := a.store.TokensOf(ctx, old.Owner)
+		if err != nil {
+			return struct{}{}, err
+		}
+		var d Decision
+		for _, t := range own {
+			if t.Family != old.Family {
+				continue
+			}
+			if ended, changed := t.Revoke(token.Reused, token.CancelQueued, a.now()); changed {
+				d.Tokens = append(d.Tokens, TokenChange{Old: &t, New: ended})
 			}
 		}
-		return a.end(ctx, s, t, by(s, &t), jobs, audit.TokenRevoke, note)
+		if len(d.Tokens) == 0 {
+			return struct{}{}, nil
+		}
+		e := a.event(s, audit.TokenReuse, a.now())
+		e.Target, e.Owner, e.Reason = string(old.ID), string(old.Owner), string(token.Reused)
+		e.Detail = map[string]string{"family": string(old.Family), "tokens": strconv.Itoa(len(d.Tokens))}
+		if _, err := a.store.Commit(ctx, d, e); err != nil {
+			return struct{}{}, err
+		}
+		a.table.Drain(old.Owner)
+		return struct{}{}, nil
 	})
-}
-
-// by says in which part the subject acts on a token.
-func by(s *policy.Subject, t *token.Token) token.Reason {
-	if s.Local || s.Principal.ID != t.Owner {
-		return token.ByAdmin
-	}
-	return token.ByOwner
-}
-
-// end revokes one token in one decision, and drains what was being admitted.
-func (a *Authority) end(ctx context.Context, s *policy.Subject, t token.Token, reason token.Reason, jobs token.Wish, action audit.Action, note string) (Revocation, error) {
-	now := a.now()
-	ended, changed := t.Revoke(reason, jobs, now)
-	if !changed {
-		return Revocation{Token: t, Already: true}, nil
-	}
-	e := a.event(s, action, now)
-	e.Target, e.Owner, e.Reason = string(t.ID), string(t.Owner), string(reason)
-	e.Detail = map[string]string{"jobs": string(jobs)}
-	if note != "" {
-		e.Detail["note"] = audit.Clean(note, 200)
-	}
-	revision, err := a.commit(ctx, s, Decision{Tokens: []TokenChange{{Old: &t, New: ended}}}, e)
-	if err != nil {
-		return Revocation{}, err
-	}
-	a.table.Drain(t.Owner)
-	return Revocation{Token: ended, Revision: revision}, nil
-}
-
-// Suspend stops a token until it is resumed.
-func (a *Authority) Suspend(ctx context.Context, s *policy.Subject, idOrName string) (token.Token, error) {
-	return a.stand(ctx, s, idOrName, audit.TokenSuspend, token.Token.Suspend)
-}
-
-// Resume lets a suspended token go on. Its clocks ran on meanwhile. What an
-// administrator suspended, only an administrator resumes.
-func (a *Authority) Resume(ctx context.Context, s *policy.Subject, idOrName string) (token.Token, error) {
-	return a.stand(ctx, s, idOrName, audit.TokenResume, token.Token.Resume)
-}
-
-func (a *Authority) stand(ctx context.Context, s *policy.Subject, idOrName string, action audit.Action, to func(token.Token, token.Reason) (token.Token, error)) (token.Token, error) {
-	return retry(func() (token.Token, error) {
-		t, err := a.find(ctx, s, idOrName)
-		if err != nil {
-			return t, err
-		}
-		if err := policy.Decide(s, policy.TokenSuspend, policy.Resource{Owner: t.Owner}); err != nil {
-			return token.Token{}, masked(err)
-		}
-		changed, err := to(t, by(s, &t))
-		if err != nil {
-			return t, err
-		}
-		e := a.event(s, action, a.now())
-		e.Target, e.Owner = string(t.ID), string(t.Owner)
-		if _, err = a.commit(ctx, s, Decision{Tokens: []TokenChange{{Old: &t, New: changed}}}, e); err != nil {
-			return token.Token{}, err
-		}
-		if action == audit.TokenSuspend {
-			a.table.Drain(t.Owner)
-		}
-		return changed, nil
-	})
-}
-
-// maxLeaks bounds one report (R2.7).
-const maxLeaks = 1000
-
-// ReportLeak ends every token whose secret is in the list: possession is the
-// proof, so anybody may report. What the caller learns is the same for
-// everything: how many lines were read. The subject may be the zero value.
-func (a *Authority) ReportLeak(ctx context.Context, s *policy.Subject, secrets []string) error {
-	if len(secrets) == 0 || len(secrets) > maxLeaks {
-		return fault.New(fault.Invalid, "leaks_out_of_range", "A report holds between 1 and %d tokens.", maxLeaks).
-			WithFix("Split the list.")
-	}
-	for _, text := range secrets {
-		p, err := token.Parse(text)
-		if err != nil {
-			continue
-		}
-		id, ok := a.table.Holder(p)
-		if !ok {
-			continue
-		}
-		_, err = retry(func() (Revocation, error) {
-			t, err := a.store.Token(ctx, id)
-			if err != nil {
-				return Revocation{}, err
-			}
-			return a.end(ctx, s, t, token.Leaked, token.CancelQueued, audit.TokenLeak, "")
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// View is a token as it is shown: the record, what it is at this moment, and
-// which clock is the nearest.
-type View struct {
-	token.Token
-	State  token.State
-	Clocks token.Clocks
-	Until  time.Time
-	By     token.Clock
-	Use    token.Use
-}
-
-// View computes what is shown of a token whose owner is known.
-func (a *Authority) View(ctx context.Context, t token.Token) (View, error) {
-	owner, err := a.store.Principal(ctx, t.Owner)
-	if err != nil {
-		return View{}, err
-	}
-	use := a.table.LastUse(t.ID)
-	v := View{Token: t, Use: use, Clocks: t.Clocks(use.At)}
-	v.State = t.State(owner.Status, owner.Epochs, use.At, clock.Micro(a.now().UnixMicro()))
-	v.Until, v.By = t.Nearest(use.At)
-	return v, nil
+	return err
 }

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"gradegate/internal/audit"
+	"gradegate/internal/policy"
 	"gradegate/internal/principal"
 	"gradegate/internal/token"
 )
@@ -21,6 +22,8 @@ type Store interface {
 	PrincipalByName(ctx context.Context, name string) (principal.Principal, error)
 	// Principals lists by id, after the given one (empty: from the start).
 	Principals(ctx context.Context, after principal.ID, limit int) ([]principal.Principal, error)
+	// Levels are all levels of policy that were ever set, by name.
+	Levels(ctx context.Context) ([]policy.Level, error)
 	// Reply finds what was answered to an Idempotency-Key, unless it has lapsed.
 	// A missing one is NotFound.
 	Reply(ctx context.Context, key ReplyKey, now time.Time) (Reply, error)
@@ -35,10 +38,12 @@ type Store interface {
 type Decision struct {
 	Principals []PrincipalChange
 	Tokens     []TokenChange
+	Levels     []LevelChange
 	// MaxPersonal, if above zero, refuses the decision with Conflict
 	// "token_limit" when the owner of an inserted personal token would have
-	// more than that many personal tokens that count (R3.1).
+	// more than that many personal tokens that count (R3.1), says Counts.
 	MaxPersonal int
+	Counts      func(*token.Token) bool
 	// Reply is remembered with the decision. A reply with the same key makes
 	// the whole decision a Conflict with code "reply_exists".
 	Reply *Reply
@@ -56,6 +61,13 @@ type PrincipalChange struct {
 type TokenChange struct {
 	Old *token.Token
 	New token.Token
+}
+
+// LevelChange inserts New if Old is nil; otherwise it replaces Old, if its
+// version still stands.
+type LevelChange struct {
+	Old *policy.Level
+	New policy.Level
 }
 
 // ReplyKey is SHA-256 over the subject and its Idempotency-Key.

@@ -44,7 +44,12 @@ func (a *Authority) createOnce(ctx context.Context, s *policy.Subject, c Create,
 	if err != nil {
 		return Issued{}, err
 	}
-	d := Decision{MaxPersonal: a.rules.MaxPersonal}
+	rules := a.demands(&s.Principal, now)
+	if only := rules.SessionsOnly; only.Value {
+		return Issued{}, fault.New(fault.Denied, "sessions_only", "The policy of %s allows sessions only.", only.Level).
+			With("policy", only.Level).WithFix("Use the session of your login: gradegate login")
+	}
+	d := Decision{MaxPersonal: rules.MaxPersonal.Value, Counts: func(t *token.Token) bool { return a.counts(t, &s.Principal, now) }}
 	var events []audit.Event
 	if c.Replace != "" {
 		old, err := pick(own, c.Replace)
@@ -59,7 +64,7 @@ func (a *Authority) createOnce(ctx context.Context, s *policy.Subject, c Create,
 		own = slices.DeleteFunc(own, func(t token.Token) bool { return t.ID == old.ID })
 	}
 	secret := token.NewSecret(token.Personal)
-	t, err := a.draft(s, c, secret, own, now)
+	t, err := a.draft(s, c, secret, own, rules, now)
 	if err != nil {
 		return Issued{}, err
 	}
@@ -81,7 +86,7 @@ func (a *Authority) counts(t *token.Token, owner *principal.Principal, now time.
 	if t.Kind != token.Personal || t.Successor != "" {
 		return false
 	}
-	switch t.State(principal.Active, owner.Epochs, a.table.LastUse(t.ID).At, now) {
+	switch state, _ := a.state(t, owner, now); state {
 	case token.StateActive, token.StateSuspended, token.StateQuarantined, token.StateUnproven:
 		return true
 	}
@@ -89,7 +94,7 @@ func (a *Authority) counts(t *token.Token, owner *principal.Principal, now time.
 }
 
 // draft is the record of a new personal token, under the rules.
-func (a *Authority) draft(s *policy.Subject, c Create, secret token.Secret, own []token.Token, now time.Time) (token.Token, error) {
+func (a *Authority) draft(s *policy.Subject, c Create, secret token.Secret, own []token.Token, rules policy.Demands, now time.Time) (token.Token, error) {
 	name, err := tokenName(c.Name)
 	if err != nil {
 		return token.Token{}, err
@@ -122,13 +127,13 @@ func (a *Authority) draft(s *policy.Subject, c Create, secret token.Secret, own 
 		Owner: s.Principal.ID, Epochs: s.Principal.Epochs, Scopes: scopes, Competitions: competitions,
 		CIDRs: networks, Standing: token.Standard, Family: token.Family(newID("fam_", now)), Generation: 1,
 		IssuedAt: now, IssuedBy: s.Actor(), BornAt: now, Note: audit.Clean(c.Note, 200),
-		Renewal: token.Sliding, Lifetime: a.rules.Lifetime, Idle: token.DefaultIdle, Unused: token.DefaultUnused,
-		MaxLifetime: a.rules.MaxLifetime, RotateAfter: token.DefaultRotateAfter,
+		Renewal: token.Sliding, Lifetime: rules.Lifetime.Value, Idle: token.DefaultIdle, Unused: token.DefaultUnused,
+		MaxLifetime: rules.MaxLifetime.Value, RotateAfter: token.DefaultRotateAfter,
 	}
-	return a.withLifetime(t, c, now)
+	return withLifetime(t, c, rules, now)
 }
 
-func (a *Authority) withLifetime(t token.Token, c Create, now time.Time) (token.Token, error) {
+func withLifetime(t token.Token, c Create, rules policy.Demands, now time.Time) (token.Token, error) {
 	asked := c.Lifetime
 	if !c.ExpiresAt.IsZero() {
 		asked = c.ExpiresAt.Sub(now)
@@ -137,10 +142,10 @@ func (a *Authority) withLifetime(t token.Token, c Create, now time.Time) (token.
 	if asked == 0 {
 		return t, nil
 	}
-	if asked < token.MinLifetime || asked > a.rules.MaxLifetime {
-		return t, fault.New(fault.Invalid, "lifetime_out_of_range",
-			"A token lives between 15 minutes and %d days.", int(a.rules.MaxLifetime.Hours()/24)).
-			With("policy", "platform").WithFix("Use for example --expires 90d")
+	if most := rules.MaxLifetime; asked < token.MinLifetime || asked > most.Value {
+		days := int(most.Value.Hours() / 24)
+		return t, fault.New(fault.Invalid, "lifetime_out_of_range", "A token lives between 15 minutes and %d days, says the policy of %s.", days, most.Level).
+			With("policy", most.Level).WithFix("Use for example --expires %dd", min(90, days))
 	}
 	t.Lifetime = asked
 	return t, nil

@@ -15,17 +15,6 @@ import (
 	"gradegate/internal/trail"
 )
 
-// actions are all that a line may say. A search for another one would find
-// nothing, and that looks like nothing happened.
-var actions = []audit.Action{
-	audit.TokenIssue, audit.TokenRotate, audit.TokenRevoke, audit.TokenSuspend, audit.TokenResume, audit.TokenLeak, audit.TokenReuse, audit.TokenUnprove,
-	audit.InviteIssue, audit.InviteRedeem,
-	audit.UserCreate, audit.UserEnrol, audit.UserReenrol, audit.UserSuspend, audit.UserResume, audit.UserOffboard, audit.UserRevokeAll,
-	audit.CompetitionApply, audit.JobSubmit, audit.JobCancel, audit.JobState,
-	audit.ServerStart, audit.ServerStop, audit.StoreRecover, audit.TrailGap,
-	audit.Request, audit.Authenticate, audit.Aggregate,
-}
-
 // checkFilters refuses what no line can match.
 func checkFilters(cmd *cobra.Command, v url.Values) error {
 	if err := oneOf(cmd, "stream", v.Get("stream"), []string{trail.Use, trail.Act}); err != nil {
@@ -35,7 +24,7 @@ func checkFilters(cmd *cobra.Command, v url.Values) error {
 		return err
 	}
 	var known []string
-	for _, x := range actions {
+	for _, x := range audit.Actions {
 		known = append(known, string(x))
 		if group, _, ok := strings.Cut(string(x), "."); ok && !slices.Contains(known, group+".") {
 			known = append(known, group+".")

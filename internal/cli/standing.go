@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -207,4 +208,48 @@ func (a *app) endSession(ctx context.Context, u, secret string) {
 	default:
 		a.warn("the session of the login (%s) could not be ended and lives on for some hours. End it: gradegate token revoke %s", id, id)
 	}
+}
+
+func (a *app) tokenRenew() *cobra.Command {
+	return &cobra.Command{
+		Use: "renew [NAME|ID|self]", Short: "Put the end of a token off, as far as policy lets it", Args: cobra.MaximumNArgs(1),
+		Long: `Puts the end of a token off, and says why not further. A token is renewed by each use of
+its own; a session lives 24 h at most, and a token whose end was asked for is not
+renewed: create another.`,
+		Example: "  gradegate token renew\n  gradegate token renew laptop",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			client, err := a.client()
+			if err != nil {
+				return err
+			}
+			r, err := client.RenewToken(cmd.Context(), first(args, "self"))
+			if err != nil {
+				return err
+			}
+			if why := limits[r.LimitedBy]; why != "" {
+				a.hint("It ends no later, because %s (%s).", why, policyWord(r.Policy))
+			}
+			return a.print(result{json: r, name: r.Token.ID, table: func(w io.Writer) {
+				facts(w, "ended", when(r.EndedBefore), "ends", when(r.EffectiveEnd))
+				tokenFacts(w, r.Token)
+			}})
+		},
+	}
+}
+
+// limits are the reasons for which a renewal goes no further.
+var limits = map[string]string{
+	"max_lifetime": "that is the most that a token and its successors live", "fixed": "its end was asked for when it was made",
+	"grace": "it was rotated: use its successor", "rotation": "it must be rotated by then", "policy": "policy then allows sessions only",
+}
+
+// policyWord is a level of policy in words.
+func policyWord(level string) string {
+	switch {
+	case level == "platform":
+		return "policy of the platform"
+	case strings.HasPrefix(level, "group:"):
+		return "policy of the group " + strings.TrimPrefix(level, "group:")
+	}
+	return "set when the token was made"
 }

@@ -17,7 +17,7 @@ import (
 
 func (a *app) tokenCmd() *cobra.Command {
 	c := &cobra.Command{Use: "token", Short: "Your tokens: make, see, rotate, revoke"}
-	c.AddCommand(a.tokenCreate(), a.tokenList(), a.tokenShow(), a.tokenPrint(), a.tokenRotate(), a.tokenRevoke(), a.tokenRevokeAll(),
+	c.AddCommand(a.tokenCreate(), a.tokenList(), a.tokenShow(), a.tokenPrint(), a.tokenRotate(), a.tokenRenew(), a.tokenRevoke(), a.tokenRevokeAll(),
 		a.tokenSuspend(), a.tokenResume())
 	return c
 }

@@ -40,7 +40,7 @@ func (a *app) userCmd() *cobra.Command {
 		return c.OffboardUser(ctx, name, api.Offboard{Jobs: jobs})
 	})
 	offboard.Flags().StringVar(&jobs, "jobs", "", "their jobs: cancel-queued (default) or cancel for running ones too")
-	c.AddCommand(a.userList(), a.userInvite(), create, offboard,
+	c.AddCommand(a.userList(), a.userInvite(), create, a.userSet(), offboard,
 		act("show", "One user", "gradegate user show ann", func(ctx context.Context, c *api.Client, n string) (api.User, error) { return c.UserByID(ctx, n) }),
 		act("suspend", "Stop everything of a user until resumed", "gradegate user suspend ann", func(ctx context.Context, c *api.Client, n string) (api.User, error) { return c.SuspendUser(ctx, n) }),
 		act("resume", "Let a suspended user go on", "gradegate user resume ann", func(ctx context.Context, c *api.Client, n string) (api.User, error) { return c.ResumeUser(ctx, n) }),
@@ -48,9 +48,52 @@ func (a *app) userCmd() *cobra.Command {
 	return c
 }
 
+func (a *app) userSet() *cobra.Command {
+	var role, email string
+	var groups []string
+	c := &cobra.Command{
+		Use: "set NAME|ID", Short: "Change a user's role, address or groups", Args: cobra.ExactArgs(1),
+		Long: `Changes a user's role, address or groups; what no flag names stays as it is. Rights and
+policies follow at the next request. "--group none" takes somebody out of all groups.`,
+		Example: "  gradegate user set ann --group interns --email ann@example.org\n  gradegate user set ann --group none",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := userName(args[0]); err != nil {
+				return err
+			}
+			var r api.UpdateUser
+			f := cmd.Flags()
+			if f.Changed("role") {
+				r.Role = &role
+			}
+			if f.Changed("email") {
+				r.Email = &email
+			}
+			if f.Changed("group") {
+				if len(groups) == 1 && groups[0] == "none" {
+					groups = []string{}
+				}
+				r.Groups = &groups
+			}
+			client, err := a.client()
+			if err != nil {
+				return err
+			}
+			u, err := client.UpdateUser(cmd.Context(), args[0], r)
+			if err != nil {
+				return err
+			}
+			return a.printUser(u)
+		},
+	}
+	c.Flags().StringVar(&role, "role", "", "user, auditor or admin")
+	c.Flags().StringVar(&email, "email", "", "where to reach them")
+	c.Flags().StringArrayVar(&groups, "group", nil, "group that they are in (again for more): all others are left")
+	return c
+}
+
 func (a *app) printUser(u api.User) error {
 	return a.print(result{json: u, name: u.ID, table: func(w io.Writer) {
-		facts(w, "name", u.Name, "id", u.ID, "role", u.Role, "status", statusWord(u.Status), "email", u.Email, "first signed in", when(u.EnrolledAt), "created", when(&u.CreatedAt))
+		facts(w, "name", u.Name, "id", u.ID, "role", u.Role, "status", statusWord(u.Status), "email", u.Email, "groups", strings.Join(u.Groups, " "), "first signed in", when(u.EnrolledAt), "created", when(&u.CreatedAt))
 	}})
 }
 

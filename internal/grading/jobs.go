@@ -26,7 +26,7 @@ func (g *Grading) see(ctx context.Context, s *policy.Subject, a policy.Action, i
 	if err != nil {
 		return Detail{}, err
 	}
-	r := policy.Resource{Owner: d.Job.Owner, Competition: d.Job.Competition, Job: string(id)}
+	r := policy.Resource{Owner: d.Job.Owner, Competition: d.Job.Competition, Job: string(id), Submitted: d.Job.CreatedAt}
 	if err := policy.Decide(s, a, r); err != nil {
 		if fault.KindOf(err) == fault.NotFound {
 			return Detail{}, errNoJob
@@ -58,6 +58,9 @@ func (g *Grading) Jobs(ctx context.Context, s *policy.Subject, f Filter) ([]Deta
 		f.Owner = ""
 	}
 	r := policy.Resource{Owner: f.Owner, Competition: f.Competition}
+	if s.Mode == policy.ModeExpiredRead {
+		r.Submitted = s.Ended.Add(-time.Microsecond) // only what is older is listed
+	}
 	if f.Owner == "" {
 		// Everybody's jobs: nobody owns that, so only a role can open it.
 		r.Owner = "usr_everybody"
@@ -74,7 +77,7 @@ func (g *Grading) Jobs(ctx context.Context, s *policy.Subject, f Filter) ([]Deta
 	}
 	out := make([]Detail, 0, len(list))
 	for _, j := range list {
-		if outside(s, j.Competition) {
+		if outside(s, j.Competition) || s.Mode == policy.ModeExpiredRead && !j.CreatedAt.Before(s.Ended) {
 			continue
 		}
 		sub, err := g.Store.Submission(ctx, j.Submission)

@@ -99,10 +99,10 @@ func open(t *testing.T) house {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = jobs.Close() })
-	table := authn.New(c.Now, 0)
+	table := authn.New(c.Now, 0, policy.Rules{})
 	tokens.Follow(table.Apply)
 	jobs.FollowHandles(table.ApplyHandle)
-	h := house{authority: authority.New(tokens, table, ring, c.Now, authority.Rules{}), table: table, jobs: jobs, exec: newFake(), clock: f, dir: dir}
+	h := house{authority: authority.New(tokens, table, ring, c.Now), table: table, jobs: jobs, exec: newFake(), clock: f, dir: dir}
 	h.Grading, err = grading.New(grading.Config{
 		Store: jobs, Executor: h.exec, Gate: table, Keys: ring, Now: c.Now, NewID: func(p string) string { return p + authority.SortableID(time.Now()) },
 		Dir: dir, Node: "test", Log: quiet,

@@ -152,11 +152,12 @@ func (a *API) leakedBehind(v *visit, r *http.Request) error {
 // line is the record of an allowed visit. Its route is what the proxy was
 // asked for, without the query.
 func (v *visit) line(s *policy.Subject, h http.Header) audit.Event {
+	detail := observed(theirs(h), s)
 	uri, _, _ := strings.Cut(original(h, "X-Original-Uri", "X-Forwarded-Uri"), "?")
 	return audit.Event{
 		ID: "evt" + v.id[len("req"):], At: v.now, Action: audit.Request, Outcome: audit.Allow, Status: http.StatusOK,
 		Actor: string(s.Principal.ID), Token: string(s.Token), Kind: s.Kind.String(), Mode: s.Mode, Target: s.Job,
-		Addr: v.peer.text(v.addr), Agent: v.agent, Request: v.id, Detail: theirs(h),
+		Addr: v.peer.text(v.addr), Agent: v.agent, Request: v.id, Detail: detail,
 		Route: v.contract.path() + " " + original(h, "X-Original-Method", "X-Forwarded-Method") + " " + scrub(uri),
 	}
 }

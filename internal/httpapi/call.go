@@ -179,6 +179,7 @@ func (c *call) event(a audit.Action, o audit.Outcome) audit.Event {
 	if c.proven {
 		e.Actor = c.subject.Actor()
 	}
+	e.Detail = observed(e.Detail, &c.subject)
 	return e
 }
 
@@ -303,7 +304,7 @@ func (c *call) observe(status int) {
 	if c.api.Observe == nil {
 		return
 	}
-	o := Observation{Route: c.route.pattern(), Class: c.route.class, Status: status, Took: c.api.Now().Sub(c.now)}
+	o := Observation{Route: c.route.pattern(), Class: c.route.class, Status: status, Mode: c.subject.Mode, Took: c.api.Now().Sub(c.now)}
 	if c.refused != nil {
 		o.Code = c.refused.Code
 	}

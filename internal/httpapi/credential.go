@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"gradegate/internal/audit"
+	"gradegate/internal/authority"
 	"gradegate/internal/fault"
 	"gradegate/internal/policy"
 	"gradegate/internal/principal"
@@ -69,8 +70,11 @@ func (c *call) authenticate(h http.Header) error {
 		return c.turnedAway(malformed(err, len(text)))
 	}
 	c.subject, c.ref, err = c.api.Table.Authenticate(p, c.addr)
-	if err != nil {
-		return c.turnedAway(err)
+	if err == nil && c.subject.Mode == policy.ModeExpiredRead && !c.route.has(late) {
+		err, c.subject.Mode = policy.Expired(&c.subject), ""
+	}
+	if err != nil && !c.asksAgain(h, p, text) {
+		return c.turnedAway(c.reused(err))
 	}
 	c.proven = true
 	c.subject.Agent, c.subject.Request = c.agent, c.id
@@ -79,6 +83,45 @@ func (c *call) authenticate(h http.Header) error {
 	}
 	return nil
 }
+
+// asksAgain lets a token that has ended, perhaps by this very request, fetch
+// the answer that was lost on the way (R2.1).
+func (c *call) asksAgain(h http.Header, p token.Presented, text string) bool {
+	key := h.Get("Idempotency-Key")
+	if key == "" || c.route.id != "rotateToken" && c.route.id != "createToken" {
+		return false
+	}
+	s, ok := c.api.Table.Lapsed(p, c.addr)
+	if !ok {
+		return false
+	}
+	secret, err := token.ReadSecret(text)
+	if err != nil || !c.api.Authority.Answered(c.ctx, authority.Idem{Key: key, Presented: secret}) {
+		return false
+	}
+	c.subject = s
+	return true
+}
+
+// reused ends the family of a predecessor that is presented for another rotation
+// after its grace period: its secret is in two hands.
+func (c *call) reused(err error) error {
+	if c.route.id != "rotateToken" || fault.CodeOf(err) != "token_rotated" {
+		return err
+	}
+	s := c.subject
+	s.Addr, s.Agent, s.Request = c.addr, c.agent, c.id
+	if bad := c.api.Authority.Reused(c.ctx, &s); bad != nil {
+		return bad
+	}
+	c.api.Logger.Warn("a rotated token was presented for rotation: its family was revoked", "token", s.Token, "request", c.id)
+	c.api.nudge()
+	return errReused
+}
+
+var errReused = fault.New(fault.Unauthenticated, "token_reused",
+	"The token was rotated before, and its grace period is over. Somebody else may hold its secret, so all of its family was revoked.").
+	WithFix("Sign in again (gradegate login) and look at what was done: gradegate audit search --token ID")
 
 // authenticateLocal trusts the kernel about who is at the other end.
 func (c *call) authenticateLocal() error {

@@ -47,6 +47,7 @@ type tokenStore struct {
 	rev     int64
 	fail    error // of every Commit
 	dead    error // of every read
+	levels  []policy.Level
 }
 
 func (s *tokenStore) Token(_ context.Context, id token.ID) (token.Token, error) {
@@ -102,6 +103,12 @@ func (s *tokenStore) Principals(_ context.Context, after principal.ID, limit int
 	return out[:min(limit, len(out))], s.dead
 }
 
+func (s *tokenStore) Levels(context.Context) ([]policy.Level, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.levels), s.dead
+}
+
 func (s *tokenStore) Reply(_ context.Context, k authority.ReplyKey, now time.Time) (authority.Reply, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -153,6 +160,10 @@ func (s *tokenStore) Commit(_ context.Context, d authority.Decision, events ...a
 func (s *tokenStore) apply(d authority.Decision) {
 	s.rev++
 	c := authn.Change{Revision: s.rev}
+	for _, l := range d.Levels {
+		s.levels = append(slices.DeleteFunc(s.levels, func(x policy.Level) bool { return x.Name == l.New.Name }), l.New)
+		c.Levels = append(c.Levels, l.New)
+	}
 	for _, p := range d.Principals {
 		s.people[p.New.ID] = p.New
 		c.Principals = append(c.Principals, p.New)
@@ -362,7 +373,7 @@ var people = map[string]principal.Role{"ann": principal.User, "bob": principal.U
 func build(t testing.TB, change ...func(*Deps)) *world {
 	t.Helper()
 	w := &world{clock: clock.NewFake(t0), trail: &recorder{}, log: &logbook{}}
-	w.table = authn.New(w.clock.Now, 0)
+	w.table = authn.New(w.clock.Now, 0, policy.Rules{})
 	w.tokens = &tokenStore{
 		table: w.table, tokens: map[token.ID]token.Token{}, people: map[principal.ID]principal.Principal{},
 		replies: map[authority.ReplyKey]authority.Reply{},
@@ -381,7 +392,7 @@ func build(t testing.TB, change ...func(*Deps)) *world {
 		t.Fatal(err)
 	}
 	d := Deps{
-		Table: w.table, Authority: authority.New(w.tokens, w.table, ring, w.clock.Now, authority.Rules{}), Grading: g,
+		Table: w.table, Authority: authority.New(w.tokens, w.table, ring, w.clock.Now), Grading: g,
 		Recorder: w.trail, Now: w.clock.Now, Logger: logger, Version: "test", TrailKey: "gradegate-trail+key",
 		Search:     func(context.Context, AuditQuery) ([]api.AuditEvent, error) { return nil, nil },
 		Checkpoint: func(string) ([]byte, error) { return []byte("note\n"), nil },

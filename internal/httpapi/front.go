@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"runtime/debug"
@@ -87,6 +88,17 @@ func theirs(h http.Header) map[string]string {
 		return nil
 	}
 	return map[string]string{"client_request": scrub(audit.Clean(v[0], 64))}
+}
+
+// observed adds that a use came from outside the networks of a policy that only
+// observes.
+func observed(detail map[string]string, s *policy.Subject) map[string]string {
+	if s.Outside == "" {
+		return detail
+	}
+	out := map[string]string{"outside": s.Outside}
+	maps.Copy(out, detail)
+	return out
 }
 
 // Header values that never change; nobody appends to them.

@@ -52,6 +52,13 @@ type Recorder interface {
 	Refused(ctx context.Context, e audit.Event) error
 }
 
+// Clock is a clock that may doubt the machine's.
+type Clock interface {
+	Ahead() time.Duration
+	// Confirm believes the wall clock as it stands.
+	Confirm()
+}
+
 // Deps is everything that the API needs. Members that say so may be nil.
 type Deps struct {
 	Table     *authn.Table
@@ -73,6 +80,7 @@ type Deps struct {
 	SeparateAdmin bool
 
 	Health  func(context.Context) api.Health // nil: always ok
+	Clock   Clock                            // nil: it is always believed
 	Metrics http.Handler                     // nil: no /metrics
 	Observe func(Observation)                // nil: nobody counts; must not block
 	// Name gives the name of a user for leaderboards; nil: the table is asked.
@@ -89,6 +97,7 @@ type Observation struct {
 	Class  Class
 	Status int
 	Code   string // of the refusal
+	Mode   string // of the subject: empty, quarantined, expired-read or replay
 	Took   time.Duration
 }
 

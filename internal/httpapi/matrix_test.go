@@ -65,7 +65,7 @@ func TestInventory(t *testing.T) {
 			t.Errorf("%s is not in the document", r.path)
 			continue
 		}
-		op := map[string]any{get: item.Get, post: item.Post, put: item.Put, del: item.Delete}[methodOf(r)]
+		op := map[string]any{get: item.Get, post: item.Post, put: item.Put, patch: item.Patch, del: item.Delete}[methodOf(r)]
 		if op == nil {
 			t.Errorf("%s %s is not in the document", r.method, r.path)
 		}

@@ -22,6 +22,10 @@ type (
 		Idem
 		Body *api.Invite
 	}
+	updateUserIn struct {
+		ByID
+		Body api.UpdateUser
+	}
 	offboardIn struct {
 		ByID
 		Body *api.Offboard
@@ -61,6 +65,18 @@ func (a *API) createUser(ctx context.Context, s *policy.Subject, in *createUserI
 	p, err := a.Authority.CreateUser(ctx, s, authority.NewUser{Name: in.Body.Name, Role: role, Email: in.Body.Email},
 		authority.Idem{Key: in.Key, Presented: in.secret})
 	return userOr(p, err)
+}
+
+func (a *API) updateUser(ctx context.Context, s *policy.Subject, in *updateUserIn) (api.User, error) {
+	u := authority.UserUpdate{Email: in.Body.Email, Groups: in.Body.Groups}
+	if in.Body.Role != nil {
+		role, err := principal.ParseRole(*in.Body.Role)
+		if err != nil {
+			return api.User{}, err
+		}
+		u.Role = &role
+	}
+	return userOr(a.Authority.UpdateUser(ctx, s, in.ID, u))
 }
 
 func userOr(p principal.Principal, err error) (api.User, error) {

@@ -36,6 +36,7 @@ const (
 	admins                      // for administrators: may have a listener of its own
 	long                        // reads or writes more than a minute's worth
 	bulky                       // JSON body of up to 1 MiB
+	late                        // still open to a token that has just expired (R1.4)
 	direct                      // does not go through this pipeline
 	jsonBody                    // its body is JSON, if it has one; set by the adapter
 )
@@ -63,10 +64,11 @@ func (r *route) bodyLimit() int64 {
 }
 
 const (
-	get  = http.MethodGet
-	post = http.MethodPost
-	put  = http.MethodPut
-	del  = http.MethodDelete
+	get   = http.MethodGet
+	post  = http.MethodPost
+	put   = http.MethodPut
+	patch = http.MethodPatch
+	del   = http.MethodDelete
 )
 
 // table is every route that exists.
@@ -80,6 +82,7 @@ func table() []route {
 		{get, "/v1/tokens/{id}", "getToken", Reading, 0, nil, "Show a token by id, name or \"self\"", handle((*API).getToken)},
 		{del, "/v1/tokens/{id}", "revokeToken", Changing, changes | tightens, nil, "Revoke a token for good", handle((*API).revokeToken)},
 		{post, "/v1/tokens/{id}/rotate", "rotateToken", Changing, changes | creates | created, &policy.TokenRotate, "Give a token a successor", handle((*API).rotateToken)},
+		{post, "/v1/tokens/{id}/renew", "renewToken", Changing, changes, nil, "Put the end of a token off", handle((*API).renewToken)},
 		{post, "/v1/tokens/{id}/suspend", "suspendToken", Changing, changes | tightens, nil, "Stop a token until it is resumed", handle((*API).suspendToken)},
 		{post, "/v1/tokens/{id}/resume", "resumeToken", Changing, changes, nil, "Let a suspended token go on", handle((*API).resumeToken)},
 		{post, "/v1/leaks", "reportLeaks", Reporting, open | tightens | accepted | bulky, nil, "Report leaked tokens", handle((*API).reportLeaks)},
@@ -88,12 +91,18 @@ func table() []route {
 		{get, "/v1/users", "listUsers", Reading, admins, &policy.UserRead, "List users", handle((*API).listUsers)},
 		{post, "/v1/users", "createUser", Changing, changes | creates | created | admins, &policy.UserManage, "Create a user without a credential", handle((*API).createUser)},
 		{get, "/v1/users/{id}", "getUser", Reading, admins, &policy.UserRead, "Show a user by id or name", handle((*API).getUser)},
+		{patch, "/v1/users/{id}", "updateUser", Changing, changes | admins, &policy.UserManage, "Change a user's role, address or groups", handle((*API).updateUser)},
 		{get, "/v1/users/{id}/tokens", "listUserTokens", Reading, admins, &policy.UserRead, "List a user's tokens", handle((*API).listUserTokens)},
 		{post, "/v1/users/{id}/invite", "inviteUser", Changing, changes | creates | created | admins, &policy.UserManage, "Make a one-time code for a person", handle((*API).inviteUser)},
 		{post, "/v1/users/{id}/suspend", "suspendUser", Changing, changes | tightens | admins, &policy.UserManage, "Stop everything of a user until resumed", handle((*API).suspendUser)},
 		{post, "/v1/users/{id}/resume", "resumeUser", Changing, changes | admins, &policy.UserManage, "Let a suspended user go on", handle((*API).resumeUser)},
 		{post, "/v1/users/{id}/offboard", "offboardUser", Changing, changes | tightens | admins, &policy.UserManage, "End everything of a leaver", handle((*API).offboardUser)},
 		{post, "/v1/users/{id}/revoke-all", "revokeAllOfUser", Changing, changes | tightens | admins, &policy.UserManage, "End all tokens of a user", handle((*API).revokeAllOfUser)},
+
+		{get, "/v1/policies", "listPolicies", Reading, admins, &policy.PolicyRead, "List the policies", handle((*API).listPolicies)},
+		{get, "/v1/policies/{id}", "getPolicy", Reading, admins, &policy.PolicyRead, "Show the policy of the platform or of a group", handle((*API).getPolicy)},
+		{put, "/v1/policies/{id}", "setPolicy", Changing, changes | admins, &policy.PolicyManage, "Replace a policy, or preview whom that affects", handle((*API).setPolicy)},
+
 		{post, "/v1/invites/redeem", "redeemInvite", Enrolling, open | creates | created, nil, "Turn a one-time code into a session", handle((*API).redeem)},
 
 		{get, "/v1/competitions", "listCompetitions", Reading, 0, &policy.CompetitionGet, "List competitions", handle((*API).listCompetitions)},
@@ -104,11 +113,14 @@ func table() []route {
 		{post, "/v1/competitions/{id}/jobs", "submitJob", Submitting, changes | creates | accepted | long, &policy.JobSubmit, "Hand in a submission", stream((*API).submit, submitForm)},
 		{get, "/v1/quota", "getQuota", Reading, 0, &policy.QuotaRead, "Show what is left of one's quota", handle((*API).quota)},
 
-		{get, "/v1/jobs", "listJobs", Reading, 0, nil, "List jobs, newest first", handle((*API).listJobs)},
-		{get, "/v1/jobs/{id}", "getJob", Reading, 0, nil, "Show a job", handle((*API).getJob)},
-		{post, "/v1/jobs/{id}/cancel", "cancelJob", Canceling, changes | tightens, nil, "Ask for the end of a job", handle((*API).cancelJob)},
-		{get, "/v1/jobs/{id}/result", "getResult", Reading, 0, nil, "Show the grade of a job", handle((*API).result)},
-		{get, "/v1/jobs/{id}/logs", "getLogs", Reading, long, nil, "Read or follow what a job prints", stream((*API).logs, logAnswer)},
+		{get, "/v1/jobs", "listJobs", Reading, late, nil, "List jobs, newest first", handle((*API).listJobs)},
+		{get, "/v1/jobs/{id}", "getJob", Reading, late, nil, "Show a job", handle((*API).getJob)},
+		{post, "/v1/jobs/{id}/cancel", "cancelJob", Canceling, changes | tightens | late, nil, "Ask for the end of a job", handle((*API).cancelJob)},
+		{get, "/v1/jobs/{id}/result", "getResult", Reading, late, nil, "Show the grade of a job", handle((*API).result)},
+		{get, "/v1/jobs/{id}/logs", "getLogs", Reading, long | late, nil, "Read or follow what a job prints", stream((*API).logs, logAnswer)},
+
+		{get, "/v1/clock", "getClock", Reading, admins, &policy.PolicyRead, "Tell what time it is, and whether the machine's clock is believed", handle((*API).clockState)},
+		{post, "/v1/clock/confirm", "confirmClock", Changing, changes | admins, &policy.PolicyManage, "Believe a clock that has leapt ahead", handle((*API).confirmClock)},
 
 		{get, "/v1/audit/events", "searchAudit", Reading, admins, &policy.AuditRead, "Search the audit trail", handle((*API).searchAudit)},
 		{get, "/v1/audit/checkpoint", "getCheckpoint", Reading, admins, &policy.AuditRead, "Fetch the newest signed checkpoint", stream((*API).checkpoint, checkpointAnswer)},

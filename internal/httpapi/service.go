@@ -13,6 +13,7 @@ import (
 	"gradegate/internal/authority"
 	"gradegate/internal/fault"
 	"gradegate/internal/policy"
+	"gradegate/internal/principal"
 	"gradegate/internal/token"
 )
 
@@ -30,7 +31,14 @@ func (a *API) verify(ctx context.Context, s *policy.Subject, in *verifyIn) (api.
 	if err != nil {
 		return api.Decision{}, err
 	}
-	holder, ref, err := a.judge(strings.TrimSpace(b.Token), addr, action, b.Competition)
+	r := policy.Resource{Competition: b.Competition}
+	if b.Resource != nil {
+		r.Owner = principal.ID(b.Resource.Owner)
+		if at := b.Resource.SubmittedAt; at != nil {
+			r.Submitted = *at
+		}
+	}
+	holder, ref, err := a.judge(strings.TrimSpace(b.Token), addr, action, r)
 	if f := fault.Of(err); err != nil && (f.Kind == fault.Unavailable || f.Kind == fault.Internal) {
 		return api.Decision{}, err
 	}
@@ -62,14 +70,14 @@ func (a *API) verify(ctx context.Context, s *policy.Subject, in *verifyIn) (api.
 }
 
 // judge is a secret's whole way: form, holder, right.
-func (a *API) judge(text string, addr netip.Addr, action policy.Action, competition string) (policy.Subject, authn.Ref, error) {
+func (a *API) judge(text string, addr netip.Addr, action policy.Action, r policy.Resource) (policy.Subject, authn.Ref, error) {
 	p, err := token.Parse(text)
 	if err != nil {
 		return policy.Subject{}, authn.Ref{}, malformed(err, len(text))
 	}
 	s, ref, err := a.Table.Authenticate(p, addr)
 	if err == nil {
-		err = policy.Decide(&s, action, policy.Resource{Competition: competition})
+		err = policy.Decide(&s, action, r)
 	}
 	return s, ref, err
 }
@@ -99,6 +107,25 @@ func actionNamed(name string) (policy.Action, error) {
 	}
 	return policy.Action{}, fault.New(fault.Invalid, "action_unknown", "There is no such action.").
 		WithFix("Use a scope (%s) or an action such as job.submit.", strings.Join(policy.Scopes, ", "))
+}
+
+func (a *API) clockState(context.Context, *policy.Subject, *None) (api.Clock, error) {
+	out := api.Clock{Now: a.Now(), Believed: true}
+	if a.Clock != nil {
+		if ahead := a.Clock.Ahead(); ahead > 0 {
+			wall := out.Now.Add(ahead)
+			out.Believed, out.Wall = false, &wall
+		}
+	}
+	return out, nil
+}
+
+func (a *API) confirmClock(ctx context.Context, s *policy.Subject, _ *None) (api.Clock, error) {
+	if a.Clock != nil {
+		a.Logger.Warn("an administrator confirms the machine's clock", "ahead", a.Clock.Ahead(), "by", s.Actor(), "request", s.Request)
+		a.Clock.Confirm()
+	}
+	return a.clockState(ctx, s, nil)
 }
 
 func (a *API) version(context.Context, *policy.Subject, *None) (api.Version, error) {

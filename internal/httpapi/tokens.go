@@ -213,6 +213,18 @@ func (a *API) rotateToken(ctx context.Context, s *policy.Subject, in *rotateIn) 
 	return a.viewIssued(ctx, made)
 }
 
+func (a *API) renewToken(ctx context.Context, s *policy.Subject, in *ByID) (api.Renewed, error) {
+	r, err := a.Authority.Renew(ctx, s, in.ID)
+	if err != nil {
+		return api.Renewed{}, err
+	}
+	t, err := a.viewToken(ctx, r.Token)
+	return api.Renewed{
+		Token: t, Renewed: r.After.At.After(r.Before.At), LimitedBy: r.Limit, Policy: r.After.Level,
+		EndedBefore: instant(r.Before.At), EffectiveEnd: instant(r.After.At),
+	}, err
+}
+
 func (a *API) suspendToken(ctx context.Context, s *policy.Subject, in *ByID) (api.Token, error) {
 	t, err := a.Authority.Suspend(ctx, s, in.ID)
 	if err != nil {

@@ -66,9 +66,10 @@ func (a *API) viewToken(ctx context.Context, t token.Token) (api.Token, error) {
 		ID: string(t.ID), Kind: t.Kind.String(), Name: t.Name, UserID: string(t.Owner), State: string(v.State), Reason: string(t.Reason),
 		Scopes: some(t.Scopes), Competitions: allOr(t.Competitions), AllowedCIDRs: []string{}, Note: t.Note,
 		CreatedAt: t.IssuedAt, CreatedBy: t.IssuedBy, Renewal: string(t.Renewal), RevokedAt: instant(t.RevokedAt),
-		ExpiresAt: instant(v.Clocks.ExpiresAt), IdleExpiresAt: instant(v.Clocks.IdleExpiresAt),
-		MaxExpiresAt: instant(v.Clocks.MaxExpiresAt), RotateBy: instant(v.Clocks.RotateBy),
-		EffectiveExpiresAt: instant(v.Until), EffectiveReason: string(v.By), Ends: ends(v), ETag: versionTag(t.Version),
+		ExpiresAt: instant(v.Clocks.Expires.At), IdleExpiresAt: instant(v.Clocks.Idle.At),
+		MaxExpiresAt: instant(v.Clocks.Max.At), RotateBy: instant(v.Clocks.Rotate.At),
+		EffectiveExpiresAt: instant(v.Ends.At), EffectiveReason: string(v.Ends.Clock), EffectivePolicy: v.Ends.Level,
+		Ends: ends(v), ETag: versionTag(t.Version),
 		Family: api.Family{
 			ID: string(t.Family), Generation: t.Generation, Predecessor: string(t.Predecessor),
 			Successor: string(t.Successor), GraceUntil: instant(t.GraceUntil),
@@ -89,29 +90,59 @@ func (a *API) viewToken(ctx context.Context, t token.Token) (api.Token, error) {
 // ends says in one sentence when a token ends, or that it has.
 func ends(v authority.View) string {
 	const day, exact = "2 Jan 2006", "2 Jan 2006 at 15:04 MST"
+	at, by := v.Ends.At, v.Ends.Clock
 	switch {
+	case v.State == token.StateRevoked && v.Reason == token.Redeemed && !v.RevokedAt.IsZero():
+		return "was used on " + v.RevokedAt.Format(exact)
 	case v.State == token.StateRevoked && !v.RevokedAt.IsZero():
 		return "was revoked on " + v.RevokedAt.Format(exact)
+	case v.State == token.StateExpired || v.State == token.StateIdleExpired:
+		return "ended on " + at.Format(exact) + " " + why[by]
 	case v.State != token.StateActive:
 		return "is " + strings.ReplaceAll(string(v.State), "_", " ")
-	case v.Until.IsZero():
+	case at.IsZero():
 		return "does not end by itself"
 	}
 	latest := ""
-	if m := v.Clocks.MaxExpiresAt; !m.IsZero() && v.By != token.ClockMax {
+	if m := v.Clocks.Max.At; !m.IsZero() && by != token.ClockMax {
 		latest = ", at the latest on " + m.Format(day)
 	}
 	switch {
-	case v.By == token.ClockGrace:
-		return "was rotated; ends on " + v.Until.Format(exact)
-	case v.By == token.ClockIdle && v.Use.At.IsZero():
-		return "ends on " + v.Until.Format(day) + " unless it is used before" + latest
-	case v.By == token.ClockIdle:
-		return fmt.Sprintf("ends after %d days unused%s", int(v.Idle.Hours()/24), latest)
-	case v.By == token.ClockExpires && v.Renewal == token.Sliding:
+	case by == token.ClockGrace:
+		return "was rotated; ends on " + at.Format(exact)
+	case by == token.ClockIdle && v.Use.At.IsZero() && v.RenewedAt.IsZero():
+		return "ends on " + at.Format(day) + " unless it is used before" + latest
+	case by == token.ClockIdle:
+		return fmt.Sprintf("ends after %s unused%s", span(at.Sub(later(v.Use.At, v.RenewedAt))), latest)
+	case by == token.ClockExpires && v.Renewal == token.Sliding:
 		return "ends " + config.FormatDuration(v.Lifetime) + " after its last use" + latest
+	case by == token.ClockRotate:
+		return "ends on " + at.Format(exact) + " unless it is rotated before"
+	case by == token.ClockPolicy:
+		return "ends on " + at.Format(exact) + ", since policy then allows sessions only"
 	}
-	return "ends on " + v.Until.Format(exact)
+	return "ends on " + at.Format(exact)
+}
+
+// why a token has ended, after the instant.
+var why = map[token.Clock]string{
+	token.ClockExpires: "(its own end)", token.ClockIdle: "(it was not used)", token.ClockMax: "(its maximum lifetime)",
+	token.ClockRotate: "(it was not rotated in time)", token.ClockPolicy: "(policy allows sessions only)", token.ClockGrace: "(it was rotated)",
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
+
+// span is a stretch of time in whole days where it has any.
+func span(d time.Duration) string {
+	if days := int(d.Hours() / 24); days > 0 {
+		return strconv.Itoa(days) + " days"
+	}
+	return config.FormatDuration(d)
 }
 
 func (a *API) viewIssued(ctx context.Context, i authority.Issued) (api.Issued, error) {
@@ -130,7 +161,7 @@ func (a *API) viewIssued(ctx context.Context, i authority.Issued) (api.Issued, e
 
 func viewUser(p principal.Principal) api.User {
 	return api.User{
-		ID: string(p.ID), Name: p.Name, Email: p.Email, Kind: string(p.Kind), Role: string(p.Role), Status: string(p.Status),
+		ID: string(p.ID), Name: p.Name, Email: p.Email, Kind: string(p.Kind), Role: string(p.Role), Status: string(p.Status), Groups: some(p.Groups),
 		EnrolledAt: instant(p.Enrolled), CreatedAt: p.CreatedAt, ETag: versionTag(p.Version),
 	}
 }
@@ -161,7 +192,7 @@ func viewJob(s *policy.Subject, d grading.Detail) api.Job {
 		Resources:  viewResources(j.Resources), Isolation: j.Isolation, GPUs: j.GPUs,
 		CreatedAt: j.CreatedAt, StartedAt: instant(j.StartedAt), EndedAt: instant(j.EndedAt), ETag: versionTag(j.Version),
 	}
-	r := policy.Resource{Owner: j.Owner, Competition: j.Competition, Job: string(j.ID)}
+	r := policy.Resource{Owner: j.Owner, Competition: j.Competition, Job: string(j.ID), Submitted: j.CreatedAt}
 	if policy.Decide(s, policy.JobResult, r) == nil {
 		out.Scores = j.Scores
 	}

@@ -32,19 +32,35 @@ type Subject struct {
 	// Job is set for job handles and run tokens: the one job they are for.
 	Job  string
 	Addr netip.Addr
+	// Outside is the level of policy whose networks it came from outside of, if
+	// that level only observes.
+	Outside string
 	// Agent is what the client called itself.
 	Agent string
 	// Local is the administrator at the server's own socket; LocalUID is the
 	// peer's uid, for the audit trail.
 	Local    bool
 	LocalUID uint32
-	// Mode is "" or "expired-read" or "quarantined": see REQUIREMENTS R1.4, B2.
+	// Mode is "", ModeQuarantined or ModeExpiredRead.
 	Mode  string
+	Ended time.Time   // of a token in ModeExpiredRead
 	Until time.Time   // nearest clock of the token; zero: none
 	By    token.Clock // which one it is
+	Level string      // which level of policy says so
+	// SignedIn is when the holder of a session signed in; zero for other kinds.
+	SignedIn time.Time
 	// Request is the request's id, for the record.
 	Request string
 }
+
+// The modes of a subject whose token is not simply active.
+const (
+	ModeQuarantined = "quarantined"  // a leak is suspected (B2)
+	ModeExpiredRead = "expired-read" // its end was a clock, a day ago at most (R1.4)
+	// ModeReplay: the token has ended, and asks again for the answer to a request
+	// that it made while it was active. Nothing new is decided for it.
+	ModeReplay = "replay"
+)
 
 // Actor is the subject's name in audit events.
 func (s *Subject) Actor() string {
@@ -69,8 +85,9 @@ type Action struct {
 	Handle, RunToken bool
 	// Reads is set for what an auditor may see as well.
 	Reads bool
-	// Quarantined: still allowed to a quarantined token, on its own existing jobs.
-	Quarantined bool
+	// Quarantined: still allowed to a quarantined token, on its own existing jobs;
+	// Expired: to one that has just expired.
+	Quarantined, Expired bool
 }
 
 // Scopes.
@@ -99,15 +116,18 @@ var (
 	TokenRotate    = Action{Name: "token.rotate", Scope: ScopeTokens, Own: true}
 	TokenRevoke    = Action{Name: "token.revoke", Scope: ScopeTokens, Own: true, Role: principal.Admin}
 	TokenSuspend   = Action{Name: "token.suspend", Scope: ScopeTokens, Own: true, Role: principal.Admin}
+	TokenRenew     = Action{Name: "token.renew", Scope: ScopeTokens, Own: true}
 	TokenVerify    = Action{Name: "token.verify", Scope: ScopeVerify, Own: true, Role: principal.Admin}
 	UserManage     = Action{Name: "user.manage", Scope: ScopeAdmin, Role: principal.Admin}
 	UserRead       = Action{Name: "user.read", Scope: ScopeAdmin, Role: principal.Admin, Reads: true}
+	PolicyRead     = Action{Name: "policy.read", Scope: ScopeAdmin, Role: principal.Admin, Reads: true}
+	PolicyManage   = Action{Name: "policy.manage", Scope: ScopeAdmin, Role: principal.Admin}
 	CompetitionSet = Action{Name: "competition.apply", Scope: ScopeAdmin, Role: principal.Admin}
 	CompetitionGet = Action{Name: "competition.read", Scope: ScopeRead, Own: true, Role: principal.Admin, Reads: true}
 	JobSubmit      = Action{Name: "job.submit", Scope: ScopeSubmit, Own: true}
-	JobRead        = Action{Name: "job.read", Scope: ScopeRead, Own: true, Role: principal.Admin, Handle: true, RunToken: true, Reads: true, Quarantined: true}
-	JobCancel      = Action{Name: "job.cancel", Scope: ScopeCancel, Own: true, Role: principal.Admin, Handle: true, Quarantined: true}
-	JobResult      = Action{Name: "job.result", Scope: ScopeResults, Own: true, Role: principal.Admin, Handle: true, Reads: true, Quarantined: true}
+	JobRead        = Action{Name: "job.read", Scope: ScopeRead, Own: true, Role: principal.Admin, Handle: true, RunToken: true, Reads: true, Quarantined: true, Expired: true}
+	JobCancel      = Action{Name: "job.cancel", Scope: ScopeCancel, Own: true, Role: principal.Admin, Handle: true, Quarantined: true, Expired: true}
+	JobResult      = Action{Name: "job.result", Scope: ScopeResults, Own: true, Role: principal.Admin, Handle: true, Reads: true, Quarantined: true, Expired: true}
 	QuotaRead      = Action{Name: "quota.read", Scope: ScopeRead, Own: true, Role: principal.Admin, Reads: true}
 	AuditRead      = Action{Name: "audit.read", Scope: ScopeAudit, Role: principal.Auditor, Reads: true}
 )
@@ -118,6 +138,7 @@ type Resource struct {
 	Owner       principal.ID // "" if it has none
 	Competition string       // "" if it is in none
 	Job         string       // the job's id, for job handles
+	Submitted   time.Time    // when the job was submitted
 }
 
 // Decide returns nil if the subject may perform the action on the resource.
@@ -131,6 +152,9 @@ func Decide(s *Subject, a Action, r Resource) error {
 		return decideLocal(a, r)
 	}
 	own := a.Own && (r.Owner == "" || r.Owner == s.Principal.ID)
+	if s.Mode == ModeExpiredRead && !(a.Expired && own) {
+		return Expired(s)
+	}
 	byRole := hasRole(s.Principal.Role, a)
 	if !own && !byRole {
 		if r.Owner != "" {
@@ -138,7 +162,10 @@ func Decide(s *Subject, a Action, r Resource) error {
 		}
 		return denied(a, "Only the role %s may do this.", a.Role)
 	}
-	if s.Mode == "quarantined" && !(a.Quarantined && own) {
+	if s.Mode == ModeExpiredRead && (r.Submitted.IsZero() || !r.Submitted.Before(s.Ended)) {
+		return hidden()
+	}
+	if s.Mode == ModeQuarantined && !(a.Quarantined && own) {
 		return denied(a, "The token is quarantined: it may read and cancel its own jobs, nothing else.")
 	}
 	// What is not one's own needs the administrative scope: a submit token of
@@ -147,7 +174,7 @@ func Decide(s *Subject, a Action, r Resource) error {
 	if !own && byRole {
 		scope = roleScope(s.Principal.Role)
 	}
-	if !Granted(s.Scopes, scope) {
+	if !Granted(s.Scopes, scope) || !roleHas(s.Principal.Role, scope) {
 		if !own && r.Owner != "" {
 			return hidden()
 		}
@@ -218,6 +245,18 @@ func RoleScopes(role principal.Role) []string {
 	return slices.Clone(UserScopes)
 }
 
+// roleHas reports whether an owner of the role may have the scope at present: a
+// token that was made when its owner had more does not keep it.
+func roleHas(role principal.Role, scope string) bool {
+	switch scope {
+	case ScopeAdmin, ScopeVerify:
+		return role == principal.Admin
+	case ScopeAudit:
+		return role == principal.Admin || role == principal.Auditor
+	}
+	return true
+}
+
 // Narrow returns the scopes a new token gets: all that the parent has if none
 // are asked for, else exactly those asked for, which must all be granted.
 func Narrow(asked, granted []string) ([]string, error) {
@@ -240,6 +279,16 @@ func Narrow(asked, granted []string) ([]string, error) {
 	}
 	slices.Sort(out)
 	return out, nil
+}
+
+// Expired is the refusal of everything that R1.4 does not allow.
+func Expired(s *Subject) error {
+	code := "token_expired"
+	if s.By == token.ClockIdle {
+		code = "token_idle_expired"
+	}
+	return fault.New(fault.Unauthenticated, code, "The token ended at %s. Until %s it still reads and cancels jobs that were submitted before, and does nothing else.",
+		s.Ended.Format(time.RFC3339), s.Until.Format(time.RFC3339)).WithFix("Sign in again: gradegate login")
 }
 
 func hidden() error {

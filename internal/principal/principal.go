@@ -4,7 +4,9 @@
 package principal
 
 import (
+	"net/mail"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -82,8 +84,10 @@ type Principal struct {
 	// are stopped even if they run. It is never lowered, so that a re-enrolment
 	// does not forget what an off-boarding has decided.
 	CancelBefore int64
-	CreatedAt    time.Time
-	ChangedAt    time.Time
+	// Groups are the names of the groups whose policies bear on its tokens.
+	Groups    []string
+	CreatedAt time.Time
+	ChangedAt time.Time
 }
 
 var nameRE = regexp.MustCompile(`^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$`)
@@ -120,6 +124,51 @@ func (p Principal) Reenrol(now time.Time) Principal {
 	return p.changed(now)
 }
 
+// CheckEmail refuses what is no bare address; none at all is fine.
+func CheckEmail(s string) error {
+	if s == "" {
+		return nil
+	}
+	m, err := mail.ParseAddress(s)
+	if err != nil || m.Name != "" || strings.ContainsAny(s, "\r\n") {
+		return fault.New(fault.Invalid, "email_invalid", "That is no e-mail address.").WithFix("Give it as name@example.org")
+	}
+	return nil
+}
+
+// mostGroups bounds how many policies bear on one person.
+const mostGroups = 32
+
+// Update returns the principal with another role, address or groups; nil leaves
+// them. It is the same version if nothing is different.
+func (p Principal) Update(role *Role, email *string, groups *[]string, now time.Time) (Principal, error) {
+	out := p
+	if role != nil {
+		out.Role = *role
+	}
+	if email != nil {
+		out.Email = *email
+	}
+	if err := CheckEmail(out.Email); err != nil {
+		return p, err
+	}
+	if groups != nil {
+		list := slices.Clone(*groups)
+		slices.Sort(list)
+		out.Groups = slices.Compact(list)
+		for _, g := range out.Groups {
+			if !nameRE.MatchString(g) || strings.Contains(g, "..") || len(out.Groups) > mostGroups {
+				return p, fault.New(fault.Invalid, "group_invalid", "A person is in at most %d groups, whose names have 1 to 63 of a-z, 0-9, dot, dash and underscore.", mostGroups).
+					WithFix("Use names such as interns.")
+			}
+		}
+	}
+	if out.Role == p.Role && out.Email == p.Email && slices.Equal(out.Groups, p.Groups) {
+		return p, nil
+	}
+	return out.changed(now), nil
+}
+
 // Offboard returns the principal as it is after leaving. It is final for every
 // credential, and idempotent. cancelJobs stops the running jobs too.
 func (p Principal) Offboard(cancelJobs bool, now time.Time) (Principal, bool) {
@@ -131,7 +180,7 @@ func (p Principal) Offboard(cancelJobs bool, now time.Time) (Principal, bool) {
 	if cancelJobs {
 		p.CancelBefore = p.Epochs.Person
 	}
-	if p == before {
+	if p.Status == before.Status && p.CancelBefore == before.CancelBefore {
 		return p, false
 	}
 	return p.changed(now), true

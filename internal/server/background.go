@@ -69,10 +69,13 @@ func (s *Server) pump(ctx context.Context, o outbox) {
 // flushEvery is how often last uses go to the database, in one transaction.
 const flushEvery = 3 * time.Second
 
-// keepUses stores last uses, and forgets job handles whose time is over.
+// keepUses stores last uses, notes that they could be recorded, and forgets job
+// handles whose time is over.
 func (s *Server) keepUses(ctx context.Context) {
 	tick := time.NewTicker(flushEvery)
 	defer tick.Stop()
+	p := pulse{able: s.clock.Now()}
+	s.beat(ctx, &p)
 	for {
 		select {
 		case <-ctx.Done():
@@ -82,7 +85,50 @@ func (s *Server) keepUses(ctx context.Context) {
 		if err := s.flushUses(ctx); err != nil && ctx.Err() == nil {
 			s.log.Warn("last uses are kept in memory and the trail for now", "error", err)
 		}
+		s.beat(ctx, &p)
 		s.table.DropHandles(s.clock.Now())
+		s.watchClock(&p)
+	}
+}
+
+// pulse is what keepUses remembers between two beats.
+type pulse struct {
+	able   time.Time // since when uses can be recorded; zero: they cannot
+	beaten time.Time
+	warned time.Time // of the clock
+}
+
+// beatEvery is how often it is noted that uses can be recorded. What lies
+// between two notes is an outage, for which the idle clocks stand still.
+const beatEvery = 20 * time.Second
+
+func (s *Server) beat(ctx context.Context, p *pulse) {
+	now := s.clock.Now()
+	switch able := s.trail.Records(); {
+	case !able:
+		p.able = time.Time{}
+		return
+	case p.able.IsZero():
+		p.able = now
+	case now.Sub(p.beaten) < beatEvery:
+		return
+	}
+	outages, changed, err := s.tokens.Beat(ctx, p.able, now)
+	if err != nil {
+		return // the next one tells what there is to tell
+	}
+	p.beaten = now
+	if changed {
+		s.table.ApplyOutages(outages)
+	}
+}
+
+// watchClock says, now and then, that the wall clock is not believed.
+func (s *Server) watchClock(p *pulse) {
+	if ahead := s.clock.Ahead(); ahead > 0 && s.clock.Now().Sub(p.warned) > time.Hour {
+		p.warned = s.clock.Now()
+		s.log.Error("the machine's clock has leapt ahead and is not believed: nothing expires by it", "ahead", ahead.Round(time.Second),
+			"believed", s.clock.Now().Format(time.RFC3339), "fix", "set the clock right; if it is right: gradegate clock confirm --data "+s.cfg.Data)
 	}
 }
 

@@ -20,7 +20,7 @@ func (s *Server) openAPI(context.Context) error {
 	m := s.newMetrics()
 	m.registry.MustRegister(s.crowd.collectors()...)
 	s.api, err = httpapi.New(httpapi.Deps{
-		Table: s.table, Authority: s.authority, Grading: s.grading, Recorder: s.trail, Now: s.clock.Now, Logger: s.log,
+		Table: s.table, Authority: s.authority, Grading: s.grading, Recorder: s.trail, Now: s.clock.Now, Clock: s.clock, Logger: s.log,
 		TrustedProxies: proxies, ProxyHeader: s.cfg.ProxyHeader, PublicURL: s.cfg.PublicURL, Version: Version,
 		Limits: s.limits(), Metrics: m.handler(), Observe: m.observe,
 		SeparateAdmin: s.cfg.AdminListen != "", Health: s.health,

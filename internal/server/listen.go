@@ -241,5 +241,10 @@ func (s *Server) health(context.Context) api.Health {
 		sandbox = errors.New("programs are refused")
 	}
 	put("executor", sandbox)
+	var leapt error
+	if s.clock.Ahead() > 0 {
+		leapt = errors.New("the wall clock is not believed")
+	}
+	put("clock", leapt)
 	return h
 }

@@ -16,6 +16,7 @@ type metrics struct {
 	registry *prometheus.Registry
 	requests *prometheus.CounterVec
 	refusals *prometheus.CounterVec
+	modes    *prometheus.CounterVec
 	// known spares the hot path the look-up by labels.
 	known sync.Map // of routeStatus to prometheus.Counter
 }
@@ -34,11 +35,14 @@ func (s *Server) newMetrics() *metrics {
 		refusals: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "gradegate_refusals_total", Help: "Refused requests by the code of the refusal.",
 		}, []string{"code"}),
+		modes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "gradegate_mode_total", Help: "Requests by tokens that were not simply active: quarantined, expired-read or replay.",
+		}, []string{"mode"}),
 	}
 	gauge := func(name, help string, value func() float64) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value)
 	}
-	m.registry.MustRegister(m.requests, m.refusals,
+	m.registry.MustRegister(m.requests, m.refusals, m.modes,
 		gauge("gradegate_tokens", "Tokens in memory, ended ones included.", func() float64 { return float64(s.table.Len()) }),
 		gauge("gradegate_database_up", "1 while the tokens database works.", func() float64 {
 			database, _ := s.tokens.State()
@@ -49,6 +53,7 @@ func (s *Server) newMetrics() *metrics {
 			return up(ledger)
 		}),
 		gauge("gradegate_audit_up", "1 while every sink of the audit trail works.", func() float64 { return up(s.trail.Health()) }),
+		gauge("gradegate_clock_ahead_seconds", "How far the wall clock has leapt ahead without being believed.", func() float64 { return s.clock.Ahead().Seconds() }),
 		gauge("gradegate_clock_behind_seconds", "How far the wall clock lies behind what has passed for certain.", func() float64 { return s.clock.Behind().Seconds() }),
 	)
 	return m
@@ -68,6 +73,9 @@ func (m *metrics) observe(o httpapi.Observation) {
 		c, _ = m.known.LoadOrStore(key, m.requests.WithLabelValues(o.Route, strconv.Itoa(o.Status)))
 	}
 	c.(prometheus.Counter).Inc()
+	if o.Mode != "" {
+		m.modes.WithLabelValues(o.Mode).Inc()
+	}
 	if o.Code != "" {
 		m.refusals.WithLabelValues(o.Code).Inc()
 	}

@@ -111,7 +111,7 @@ func (s *Server) openTokens(ctx context.Context) error {
 	if s.cfg.Database.Tokens != "" {
 		staleness = time.Minute
 	}
-	s.table = authn.New(s.clock.Now, staleness)
+	s.table = authn.New(s.clock.Now, staleness, s.baseRules())
 	ledger := s.cfg.Path(s.cfg.Ledger.Dir, "ledger")
 	var err error
 	s.tokens, err = store.OpenTokens(ctx, store.TokensConfig{
@@ -120,6 +120,13 @@ func (s *Server) openTokens(ctx context.Context) error {
 		Clock:   s.clock, Follow: s.table.Apply, Memory: s.table, Fresh: s.table.Fresh, Log: s.log,
 	})
 	return err
+}
+
+// baseRules is what holds on the platform where its policy says nothing.
+func (s *Server) baseRules() policy.Rules {
+	r := policy.Rules{Terms: token.PlatformTerms()}
+	r.MaxPersonal, r.Lifetime, r.MaxLifetime.Span = s.cfg.Policy.MaxPerUser, time.Duration(s.cfg.Policy.Lifetime), time.Duration(s.cfg.Policy.MaxLifetime)
+	return r
 }
 
 // hasData reports whether there was an installation here before: its key is
@@ -152,15 +159,30 @@ func (s *Server) openTrail(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
+	outages, err := s.tokens.Outages(ctx)
+	if err != nil {
+		return err
+	}
+	s.table.ApplyOutages(outages)
 	from, err := s.tokens.UsesPosition(ctx)
 	if err != nil {
 		return err
 	}
-	return s.trail.Replay(from, func(_ uint64, e audit.Event) {
-		if e.Token != "" && e.Outcome == audit.Allow {
+	err = s.trail.Replay(from, func(_ uint64, e audit.Event) {
+		if e.Token != "" && e.Outcome == audit.Allow && e.Mode != policy.ModeExpiredRead && e.Mode != policy.ModeReplay {
 			s.table.Replay(authn.LastUse{Token: token.ID(e.Token), Use: useOf(e)})
 		}
 	})
+	if err != nil {
+		return err
+	}
+	// What was rebuilt has no uses of its own; a token that none is known of
+	// counts as used then, since nobody can tell that it was not.
+	rebuilt, err := s.tokens.RebuiltAt(ctx)
+	if err == nil && !rebuilt.IsZero() {
+		s.table.AssumeUsed(rebuilt)
+	}
+	return err
 }
 
 func (s *Server) openJobs(ctx context.Context) error {
@@ -189,9 +211,7 @@ func (s *Server) openJobs(ctx context.Context) error {
 }
 
 func (s *Server) openUseCases(context.Context) error {
-	s.authority = authority.New(s.tokens, s.table, s.keys, s.clock.Now, authority.Rules{
-		MaxPersonal: s.cfg.Policy.MaxPerUser, Lifetime: time.Duration(s.cfg.Policy.Lifetime), MaxLifetime: time.Duration(s.cfg.Policy.MaxLifetime),
-	})
+	s.authority = authority.New(s.tokens, s.table, s.keys, s.clock.Now)
 	host, err := os.Hostname()
 	if err != nil {
 		host = "node"

@@ -57,6 +57,8 @@ func addTo(c *authn.Change, r row) {
 		c.Principals = append(c.Principals, r.principal())
 	case *tokenRow:
 		c.Tokens = append(c.Tokens, r.token())
+	case *levelRow:
+		c.Levels = append(c.Levels, r.level())
 	}
 }
 
@@ -115,6 +117,16 @@ func (b *batch) guarded(r *request, class string, events []audit.Event, do func(
 func (s *step) decision(d *authority.Decision) error {
 	if d.Reply != nil {
 		if err := s.reply(d.Reply); err != nil {
+			return err
+		}
+	}
+	for i := range d.Levels {
+		c := &d.Levels[i]
+		old := int64(0)
+		if c.Old != nil {
+			old = c.Old.Version
+		}
+		if err := s.put(levelToRow(c.New), c.Old != nil, old); err != nil {
 			return err
 		}
 	}
@@ -257,7 +269,7 @@ func (s *step) limit(d *authority.Decision) error {
 		if c.Old != nil || c.New.Kind != token.Personal {
 			continue
 		}
-		n, err := s.personal(c.New.Owner)
+		n, err := s.personal(c.New.Owner, d.Counts)
 		if err != nil {
 			return err
 		}
@@ -272,26 +284,11 @@ func (s *step) limit(d *authority.Decision) error {
 // say, since no clock is kept in a column.
 var personalTokens = tokensTable.selectAll + " WHERE owner = $1 AND kind = 'pat' AND standing <> 'revoked' AND successor = ''"
 
-// personal counts the personal tokens of an owner that are not over.
-// Predecessors in grace do not count: their successor does.
-func (s *step) personal(owner principal.ID) (n int, err error) {
-	o, err := scan(principalsTable, s.tx.QueryRowContext(s.ctx, principalsTable.selectByKey, string(owner)))
-	if err != nil {
-		return 0, s.db.trouble(err)
-	}
-	p := o.row.(*principalRow).principal()
-	uses := map[string]time.Time{}
-	err = eachUse(s.ctx, s.tx, " WHERE token IN (SELECT id FROM tokens WHERE owner = $1)", func(u authn.LastUse) error {
-		uses[string(u.Token)] = u.At
-		return nil
-	}, string(owner))
-	if err != nil {
-		return 0, s.db.trouble(err)
-	}
+// personal counts the personal tokens of an owner that are not over, as counts
+// says. Predecessors in grace do not count: their successor does.
+func (s *step) personal(owner principal.ID, counts func(*token.Token) bool) (n int, err error) {
 	err = each(s.ctx, s.tx, personalTokens, tokensTable, func(k stored) error {
-		t := k.row.(*tokenRow).token()
-		switch t.State(principal.Active, p.Epochs, uses[string(t.ID)], s.now) {
-		case token.StateActive, token.StateSuspended, token.StateQuarantined, token.StateUnproven:
+		if t := k.row.(*tokenRow).token(); counts == nil || counts(&t) {
 			n++
 		}
 		return nil
@@ -334,7 +331,7 @@ func join(now, image row) row {
 		}
 		return principalToRow(is)
 	}
-	return nil // a reply takes nothing away
+	return nil // a reply takes nothing away, and a policy is set anew
 }
 
 func versionOf(r row) int64 {
@@ -342,6 +339,8 @@ func versionOf(r row) int64 {
 	case *tokenRow:
 		return r.Version
 	case *principalRow:
+		return r.Version
+	case *levelRow:
 		return r.Version
 	}
 	return 0

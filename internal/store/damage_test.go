@@ -59,7 +59,7 @@ func TestTamperedRows(t *testing.T) {
 	for name, statement := range map[string]string{
 		"a revocation is lifted":     "UPDATE tokens SET standing = 'standard', reason = '', revoked_at = 0 WHERE standing = 'revoked'",
 		"a token is deleted":         "DELETE FROM tokens WHERE standing = 'revoked'",
-		"a row is copied":            "INSERT INTO principals SELECT 'usr_mallory', version, 'mallory', email, kind, 'admin', status, epoch_credentials, epoch_person, enrolled, cancel_jobs, created_at, changed_at, mac, mac_version, key_id FROM principals",
+		"a row is copied":            "INSERT INTO principals SELECT 'usr_mallory', version, 'mallory', email, kind, 'admin', status, epoch_credentials, epoch_person, enrolled, cancel_jobs, created_at, changed_at, mac, mac_version, key_id, member_of FROM principals",
 		"a role is raised":           "UPDATE principals SET role = 'admin'",
 		"a scope is added":           `UPDATE tokens SET scopes = '["admin:*"]'`,
 		"the digest is set back":     "UPDATE head SET digest = zeroblob(32)",

@@ -116,10 +116,7 @@ func (t *Tokens) refresh(ctx context.Context, lists []string, revision int64) er
 				continue
 			}
 			seen[id] = true
-			of := principalsTable
-			if strings.HasPrefix(id, "tok_") {
-				of = tokensTable
-			}
+			of := tableOf(id)
 			r, err := one(ctx, t, of.selectByKey, of, id)
 			if err != nil {
 				return err
@@ -127,7 +124,7 @@ func (t *Tokens) refresh(ctx context.Context, lists []string, revision int64) er
 			addTo(&c, r)
 		}
 	}
-	if len(c.Principals)+len(c.Tokens) > 0 {
+	if len(c.Principals)+len(c.Tokens)+len(c.Levels) > 0 {
 		t.tell(c)
 	}
 	return nil

@@ -69,7 +69,7 @@ func (w *writer) adopt(found *recovered) {
 	if n, err := readMeta(ctx, found.db.read, metaMark); err == nil {
 		mark = max(mark, n)
 	}
-	w.t.cfg.Clock.Advance(clock.Micro(mark))
+	w.t.cfg.Clock.Resume(clock.Micro(mark))
 	revision := w.head.Revision
 	w.head = found.head
 	w.head.Revision = max(w.head.Revision, revision)
@@ -192,7 +192,7 @@ func (p *baseParts) flush(last bool) error {
 	return err
 }
 
-// Load streams all principals and then all tokens, each proven by its MAC and
+// Load streams all policies, principals and then tokens, each proven by its MAC and
 // together by the digest of the head: the content of one moment.
 func (t *Tokens) Load(ctx context.Context, do func(authn.Change) error) error {
 	db, err := t.healthy()
@@ -216,7 +216,7 @@ func (t *Tokens) load(ctx context.Context, db *database, do func(authn.Change) e
 		return errForgedRow(errForged)
 	}
 	var digest sum
-	for _, of := range []*table{principalsTable, tokensTable} {
+	for _, of := range followed {
 		part, _, err := proveTable(ctx, tx, of, t.cfg.Keys, func(rows []row) error { return do(changeOf(rows, h.Revision)) })
 		if errors.Is(err, errForged) {
 			return errForgedRow(err)

@@ -170,7 +170,15 @@ func (r *recovery) rebuild() error {
 		return err
 	}
 	salvage(r.ctx, aside, r.db)
-	return nil
+	return unavailableOrNil(r.noteRebuilt())
+}
+
+// noteRebuilt leaves the instant for who asks about uses. Neither database nor
+// ledger says what time it is, so that the clock's mark must not be behind.
+func (r *recovery) noteRebuilt() error {
+	r.cfg.Clock.Resume(clock.Micro(r.head.Mark))
+	_, err := r.db.write.ExecContext(r.ctx, putMeta, metaRebuilt, r.cfg.Clock.Now().UnixMicro())
+	return err
 }
 
 // makeAgain opens an empty file; an empty one that is there is replaced, with
@@ -287,7 +295,7 @@ func (r *recovery) announce(s *state) {
 	if r.cfg.Follow == nil {
 		return
 	}
-	for _, t := range []*table{principalsTable, tokensTable} {
+	for _, t := range followed {
 		r.cfg.Follow(changeOf(s.sorted(t), r.head.Revision))
 	}
 }

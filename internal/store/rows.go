@@ -11,7 +11,8 @@ import (
 )
 
 // principalRow is form v1 of a principal. Members are never renamed or
-// reordered: old MACs and the ledger depend on it.
+// reordered: old MACs and the ledger depend on it. New ones come last and are
+// left out while they are empty.
 type principalRow struct {
 	ID               string `json:"id"`
 	Version          int64  `json:"version"`
@@ -26,13 +27,14 @@ type principalRow struct {
 	CancelBefore     int64  `json:"cancel_jobs"`
 	CreatedAt        int64  `json:"created_at"`
 	ChangedAt        int64  `json:"changed_at"`
+	Groups           list   `json:"member_of,omitempty"`
 }
 
 func (r *principalRow) spec() *table { return principalsTable }
 
 func (r *principalRow) fields() []any {
 	return []any{&r.ID, &r.Version, &r.Name, &r.Email, &r.Kind, &r.Role, &r.Status, &r.EpochCredentials,
-		&r.EpochPerson, &r.Enrolled, &r.CancelBefore, &r.CreatedAt, &r.ChangedAt}
+		&r.EpochPerson, &r.Enrolled, &r.CancelBefore, &r.CreatedAt, &r.ChangedAt, &r.Groups}
 }
 
 func principalToRow(p principal.Principal) *principalRow {
@@ -40,7 +42,7 @@ func principalToRow(p principal.Principal) *principalRow {
 		ID: string(p.ID), Version: p.Version, Name: p.Name, Email: p.Email, Kind: string(p.Kind), Role: string(p.Role),
 		Status: string(p.Status), EpochCredentials: p.Epochs.Credentials, EpochPerson: p.Epochs.Person,
 		Enrolled: clock.Micros(p.Enrolled), CancelBefore: p.CancelBefore,
-		CreatedAt: clock.Micros(p.CreatedAt), ChangedAt: clock.Micros(p.ChangedAt),
+		CreatedAt: clock.Micros(p.CreatedAt), ChangedAt: clock.Micros(p.ChangedAt), Groups: p.Groups,
 	}
 }
 
@@ -50,7 +52,7 @@ func (r *principalRow) principal() principal.Principal {
 		Role: principal.Role(r.Role), Status: principal.Status(r.Status),
 		Epochs:   principal.Epochs{Credentials: r.EpochCredentials, Person: r.EpochPerson},
 		Enrolled: clock.Micro(r.Enrolled), CancelBefore: r.CancelBefore,
-		CreatedAt: clock.Micro(r.CreatedAt), ChangedAt: clock.Micro(r.ChangedAt),
+		CreatedAt: clock.Micro(r.CreatedAt), ChangedAt: clock.Micro(r.ChangedAt), Groups: r.Groups,
 	}
 }
 
@@ -89,6 +91,7 @@ type tokenRow struct {
 	RotateAfter      int64  `json:"rotate_after,omitempty"`
 	EnforceRotation  int64  `json:"enforce_rotation,omitempty"`
 	Note             string `json:"note,omitempty"`
+	RenewedAt        int64  `json:"renewed_at,omitempty"`
 }
 
 func (r *tokenRow) spec() *table { return tokensTable }
@@ -98,7 +101,7 @@ func (r *tokenRow) fields() []any {
 		&r.Scopes, &r.Competitions, &r.CIDRs, &r.Parent, &r.Standing, &r.Reason, &r.RevokedAt, &r.Jobs,
 		&r.Family, &r.Generation, &r.Predecessor, &r.Successor, &r.GraceUntil, &r.IssuedAt, &r.IssuedBy,
 		&r.Lifetime, &r.Renewal, &r.FixedEnd, &r.Idle, &r.Unused, &r.BornAt, &r.MaxLifetime, &r.RotateAfter,
-		&r.EnforceRotation, &r.Note}
+		&r.EnforceRotation, &r.Note, &r.RenewedAt}
 }
 
 func tokenToRow(t token.Token) *tokenRow {
@@ -112,7 +115,7 @@ func tokenToRow(t token.Token) *tokenRow {
 		IssuedAt: clock.Micros(t.IssuedAt), IssuedBy: t.IssuedBy, Lifetime: t.Lifetime.Microseconds(),
 		Renewal: string(t.Renewal), FixedEnd: clock.Micros(t.FixedEnd), Idle: t.Idle.Microseconds(), Unused: t.Unused.Microseconds(),
 		BornAt: clock.Micros(t.BornAt), MaxLifetime: t.MaxLifetime.Microseconds(), RotateAfter: t.RotateAfter.Microseconds(),
-		EnforceRotation: bit(t.EnforceRotation), Note: t.Note,
+		EnforceRotation: bit(t.EnforceRotation), Note: t.Note, RenewedAt: clock.Micros(t.RenewedAt),
 	}
 	for _, p := range t.CIDRs {
 		r.CIDRs = append(r.CIDRs, p.String())
@@ -131,7 +134,7 @@ func (r *tokenRow) token() token.Token {
 		IssuedAt: clock.Micro(r.IssuedAt), IssuedBy: r.IssuedBy, Lifetime: micros(r.Lifetime),
 		Renewal: token.Renewal(r.Renewal), FixedEnd: clock.Micro(r.FixedEnd), Idle: micros(r.Idle), Unused: micros(r.Unused),
 		BornAt: clock.Micro(r.BornAt), MaxLifetime: micros(r.MaxLifetime), RotateAfter: micros(r.RotateAfter),
-		EnforceRotation: r.EnforceRotation != 0, Note: r.Note,
+		EnforceRotation: r.EnforceRotation != 0, Note: r.Note, RenewedAt: clock.Micro(r.RenewedAt),
 	}
 	copy(t.Digest[:], r.Digest)
 	for _, text := range r.CIDRs {

@@ -36,18 +36,33 @@ type row interface {
 var (
 	principalsTable = newTable("principals", true, func() row { return new(principalRow) },
 		"id", "version", "name", "email", "kind", "role", "status", "epoch_credentials", "epoch_person",
-		"enrolled", "cancel_jobs", "created_at", "changed_at")
+		"enrolled", "cancel_jobs", "created_at", "changed_at", "member_of")
 	tokensTable = newTable("tokens", true, func() row { return new(tokenRow) },
 		"id", "version", "kind", "digest", "name", "owner", "epoch_credentials", "epoch_person",
 		"scopes", "competitions", "cidrs", "parent", "standing", "reason", "revoked_at", "jobs",
 		"family", "generation", "predecessor", "successor", "grace_until", "issued_at", "issued_by",
 		"lifetime", "renewal", "fixed_end", "idle", "unused", "born_at", "max_lifetime", "rotate_after",
-		"enforce_rotation", "note")
+		"enforce_rotation", "note", "renewed_at")
+	levelsTable = newTable("levels", true, func() row { return new(levelRow) },
+		"name", "version", "body", "changed_at")
 	repliesTable = newTable("replies", false, func() row { return new(replyRow) },
 		"key", "request", "ref", "sealed", "until")
 
-	ledgerTables = []*table{principalsTable, tokensTable, repliesTable}
+	ledgerTables = []*table{levelsTable, principalsTable, tokensTable, repliesTable}
+	// followed are the tables whose rows followers are told.
+	followed = []*table{levelsTable, principalsTable, tokensTable}
 )
+
+// tableOf is the table of the row with an id, which tells by its form.
+func tableOf(id string) *table {
+	switch {
+	case strings.HasPrefix(id, "tok_"):
+		return tokensTable
+	case strings.HasPrefix(id, "usr_"):
+		return principalsTable
+	}
+	return levelsTable
+}
 
 func tableNamed(name string) *table {
 	for _, t := range ledgerTables {

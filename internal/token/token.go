@@ -147,6 +147,9 @@ type Token struct {
 	RotateAfter     time.Duration
 	EnforceRotation bool
 	Note            string
+	// RenewedAt is when its owner renewed it with another credential, which is
+	// to its clocks as a use; zero: never.
+	RenewedAt time.Time
 }
 
 // Use is what is remembered of a token's uses. It lives outside the token's

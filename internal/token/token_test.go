@@ -22,6 +22,10 @@ func sample() Token {
 
 func at(d time.Duration) time.Time { return t0.Add(d) }
 
+func usedAt(d time.Duration) History { return History{LastUse: at(d)} }
+
+var live = &Holder{Status: principal.Active}
+
 // R1.3, R5.1, R5.2, R5.6, R5.7: which clock ends a token, and when.
 func TestNearestClock(t *testing.T) {
 	for _, c := range []struct {
@@ -42,8 +46,8 @@ func TestNearestClock(t *testing.T) {
 	} {
 		k := sample()
 		c.change(&k)
-		if end, by := k.Nearest(c.lastUse); !end.Equal(at(c.end)) || by != c.by {
-			t.Errorf("%s: %v after %v, want %v after %v", c.name, by, end.Sub(t0), c.by, c.end)
+		if end := k.Nearest(&Holder{}, History{LastUse: c.lastUse}, t0); !end.At.Equal(at(c.end)) || end.Clock != c.by {
+			t.Errorf("%s: %v after %v, want %v after %v", c.name, end.Clock, end.At.Sub(t0), c.by, c.end)
 		}
 	}
 }
@@ -76,7 +80,7 @@ func TestState(t *testing.T) {
 	} {
 		k := sample()
 		c.change(&k)
-		if got := k.State(c.owner, c.epochs, time.Time{}, at(c.now)); got != c.want {
+		if got := k.State(&Holder{Status: c.owner, Epochs: c.epochs}, History{}, at(c.now)); got != c.want {
 			t.Errorf("%s: %s, want %s", c.name, got, c.want)
 		}
 	}
@@ -87,7 +91,7 @@ func TestState(t *testing.T) {
 func TestRotate(t *testing.T) {
 	k := sample()
 	p := NewSecret(Personal).Presented()
-	old, succ, err := k.Rotate(Rotation{Grace: DefaultGrace}, p, at(day), at(2*day))
+	old, succ, err := k.Rotate(Rotation{Grace: DefaultGrace}, p, live, usedAt(day), at(2*day))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -95,15 +99,15 @@ func TestRotate(t *testing.T) {
 		succ.Family != k.Family || !succ.BornAt.Equal(k.BornAt) || succ.Name != k.Name || succ.Digest == k.Digest || old.Version != 2 || succ.Version != 1 {
 		t.Errorf("rotated to %+v\nand %+v", old, succ)
 	}
-	if old, _, _ = k.Rotate(Rotation{Grace: MaxGrace}, p, at(day), at(30*day)); !old.GraceUntil.Equal(at(31 * day)) {
+	if old, _, _ = k.Rotate(Rotation{Grace: MaxGrace}, p, live, usedAt(day), at(30*day)); !old.GraceUntil.Equal(at(31 * day)) {
 		t.Errorf("grace until %v, after the predecessor's own end", old.GraceUntil.Sub(t0))
 	}
-	old, _, _ = k.Rotate(Rotation{Grace: DefaultGrace, Compromised: true}, p, at(day), at(2*day))
-	if got := old.State(principal.Active, principal.Epochs{}, at(day), at(2*day)); got != StateRevoked || !old.Reason.EndsHandles() {
+	old, _, _ = k.Rotate(Rotation{Grace: DefaultGrace, Compromised: true}, p, live, usedAt(day), at(2*day))
+	if got := old.State(live, usedAt(day), at(2*day)); got != StateRevoked || !old.Reason.EndsHandles() {
 		t.Errorf("a compromised predecessor is %s", got)
 	}
 	for _, grace := range []time.Duration{-1, MaxGrace + 1} {
-		if _, _, err := k.Rotate(Rotation{Grace: grace}, p, at(day), at(2*day)); err == nil {
+		if _, _, err := k.Rotate(Rotation{Grace: grace}, p, live, usedAt(day), at(2*day)); err == nil {
 			t.Errorf("grace %v was accepted", grace)
 		}
 	}

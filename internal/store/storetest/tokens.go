@@ -16,6 +16,7 @@ import (
 	"gradegate/internal/authn"
 	"gradegate/internal/authority"
 	"gradegate/internal/fault"
+	"gradegate/internal/policy"
 	"gradegate/internal/principal"
 	"gradegate/internal/token"
 )
@@ -28,6 +29,8 @@ type TokensStore interface {
 	Uses(context.Context, func(authn.LastUse) error) error
 	RecordUses(ctx context.Context, uses []authn.LastUse, trailPos uint64) error
 	UsesPosition(context.Context) (uint64, error)
+	Beat(ctx context.Context, able, now time.Time) (token.Outages, bool, error)
+	Outages(context.Context) (token.Outages, error)
 	PendingEvents(ctx context.Context, limit int) ([]audit.Event, error)
 	EventsWritten(ctx context.Context, ids []string) error
 	Wake() <-chan struct{}
@@ -53,6 +56,8 @@ func RunTokens(t *testing.T, fresh func(t *testing.T) TokensPlace) {
 		{"one successor per generation", oneSuccessor},
 		{"names are unique among those who are here", uniqueNames},
 		{"the limit of personal tokens", personalLimit},
+		{"policies come back whole", levels},
+		{"an outage is remembered", outages},
 		{"replies", replies},
 		{"a decision is whole or nothing", wholeDecision},
 		{"followers are told before the answer", followers},
@@ -108,7 +113,8 @@ func wholeRecords(t *testing.T, open TokensPlace) {
 	k.Standing, k.Reason, k.Jobs = token.Quarantined, token.Leaked, token.CancelAll
 	k.RevokedAt, k.GraceUntil, k.FixedEnd = T0.Add(1), T0.Add(2*time.Second), T0.Add(3*time.Second)
 	k.EnforceRotation = true
-	ann.CancelBefore = 3
+	k.RenewedAt = T0.Add(4 * time.Second)
+	ann.CancelBefore, ann.Groups = 3, []string{"interns", "ml"}
 	allSet(t, k)
 	allSet(t, ann)
 	k.RevokedAt = T0.Add(time.Microsecond)
@@ -204,7 +210,7 @@ func Successor(k token.Token, owner principal.Principal) (authority.Decision, to
 	fresh := Token(owner, k.Name)
 	p := token.Presented{Kind: token.Personal, Digest: fresh.Digest}
 	copy(p.Public[:], fresh.ID[len("tok_"):])
-	old, next, err := k.Rotate(token.Rotation{Grace: time.Hour}, p, time.Time{}, T0)
+	old, next, err := k.Rotate(token.Rotation{Grace: time.Hour}, p, &token.Holder{}, token.History{}, T0)
 	if err != nil {
 		panic(err)
 	}
@@ -308,7 +314,74 @@ func personalLimit(t *testing.T, open TokensPlace) {
 	commit(t, s, authority.Decision{Principals: []authority.PrincipalChange{{Old: &ann, New: cut}}}, audit.UserRevokeAll)
 	d = Add(nil, Token(cut, "fourth"))
 	d.MaxPersonal = 1
-	commit(t, s, d, audit.TokenIssue) // nor what an epoch has ended
+	d.Counts = func(t *token.Token) bool { return t.Epochs == cut.Epochs }
+	commit(t, s, d, audit.TokenIssue) // nor what an epoch has ended, says who asks
+}
+
+// What lies between two notes is an outage, unless uses were recorded all the
+// while or it was no longer than a restart; it survives one.
+func outages(t *testing.T, open TokensPlace) {
+	s := opened(t, open)
+	beat := func(able, now time.Duration) bool {
+		t.Helper()
+		_, changed, err := s.Beat(t.Context(), T0.Add(able), T0.Add(now))
+		must(t, err)
+		return changed
+	}
+	if beat(0, 0) || beat(0, time.Hour) || beat(time.Hour+30*time.Second, time.Hour+time.Minute) {
+		t.Error("an outage where there is none")
+	}
+	if !beat(3*time.Hour, 4*time.Hour) || beat(3*time.Hour, 5*time.Hour) || !beat(7*time.Hour, 7*time.Hour) {
+		t.Error("an outage is not seen, or twice")
+	}
+	must(t, s.Close())
+	s = opened(t, open)
+	got, err := s.Outages(t.Context())
+	must(t, err)
+	want := token.Outages{{From: T0.Add(time.Hour + time.Minute), Until: T0.Add(3 * time.Hour)}, {From: T0.Add(5 * time.Hour), Until: T0.Add(7 * time.Hour)}}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
+	}
+}
+
+// A policy is kept whole, and replaced only by who has seen it.
+func levels(t *testing.T, open TokensPlace) {
+	s := opened(t, open)
+	rules := policy.Rules{
+		Terms: token.Terms{
+			Level: "group:ml", MaxLifetime: token.Limit{Span: 5}, Idle: token.Limit{Span: 6}, ServiceIdle: token.Limit{Span: 7},
+			Unused: token.Limit{Span: 8}, RotateAfter: token.Limit{Span: 9}, Enforced: token.Limit{Span: 9}, SessionsOnly: token.Flag{On: true},
+		},
+		Lifetime: 4, MaxPersonal: 3, Networks: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, Observe: true, Quarantine: true,
+	}
+	for _, d := range []*time.Duration{
+		&rules.MaxLifetime.Span, &rules.Idle.Span, &rules.ServiceIdle.Span, &rules.Unused.Span, &rules.RotateAfter.Span, &rules.Enforced.Span, &rules.Lifetime,
+	} {
+		*d *= time.Hour
+	}
+	level := policy.Level{Name: "group:ml"}.Set(rules, policy.Rules{}, T0, T0).Set(rules, policy.Rules{}, T0.Add(time.Hour), T0)
+	level.Version = 1
+	shown := level.Rules
+	shown.Until = T0 // computed where it is used, and never stored
+	allSet(t, shown)
+	shown.Since = level.Coming.Since
+	_, err := s.Commit(t.Context(), authority.Decision{Levels: []authority.LevelChange{{New: level}}}, Event(audit.PolicySet, "x"))
+	must(t, err)
+	next := level.Set(policy.Rules{}, policy.Rules{}, T0, T0)
+	for range 2 {
+		got, err := s.Levels(t.Context())
+		must(t, err)
+		if d := cmp.Diff([]policy.Level{level}, got, Same); d != "" {
+			t.Error(d)
+		}
+		must(t, s.Close())
+		s = opened(t, open)
+	}
+	change := authority.Decision{Levels: []authority.LevelChange{{Old: &level, New: next}}}
+	_, err = s.Commit(t.Context(), change, Event(audit.PolicySet, "x"))
+	must(t, err)
+	_, err = s.Commit(t.Context(), change, Event(audit.PolicySet, "x"))
+	WantCode(t, err, fault.Conflict, "version_moved")
 }
 
 func replies(t *testing.T, open TokensPlace) {

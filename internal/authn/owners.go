@@ -1,0 +1,173 @@
+package authn
+
+import (
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"gradegate/internal/clock"
+	"gradegate/internal/policy"
+	"gradegate/internal/principal"
+	"gradegate/internal/token"
+)
+
+// owner is one principal, with the gate of what is decided in its name.
+type owner struct {
+	// person is replaced as a whole, so that a reader sees one consistent state.
+	person atomic.Pointer[person]
+	// gate is held for reading while a job of this owner is admitted, and taken
+	// for writing before a revocation is acknowledged.
+	gate sync.RWMutex
+}
+
+// person is a principal together with what bears on its tokens, computed when
+// either changes: on the hot path nothing is looked up.
+type person struct {
+	principal.Principal
+	token.Holder
+	networks []policy.Rules // those that limit where tokens may be used from
+}
+
+func (t *Table) owner(id principal.ID) *owner {
+	t.mu.RLock()
+	o := t.owners[id]
+	t.mu.RUnlock()
+	if o != nil {
+		return o
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if o = t.owners[id]; o == nil {
+		o = new(owner)
+		t.owners[id] = o
+	}
+	return o
+}
+
+// applyPeople takes over principals and policies. A change of policy is rare,
+// and goes to everybody at once.
+func (t *Table) applyPeople(c Change) {
+	if len(c.Principals)+len(c.Levels) == 0 {
+		return
+	}
+	t.applying.Lock()
+	defer t.applying.Unlock()
+	for _, p := range c.Principals {
+		o := t.owner(p.ID)
+		if known := o.person.Load(); known == nil || known.Principal.Version < p.Version {
+			o.person.Store(t.under(p))
+		}
+	}
+	changed := false
+	for _, l := range c.Levels {
+		if known, ok := t.levels.Named[l.Name]; ok && known.Version >= l.Version {
+			continue
+		}
+		if !changed {
+			t.levels.Named, changed = maps.Clone(t.levels.Named), true
+		}
+		t.levels.Named[l.Name] = l
+	}
+	if changed {
+		t.everybody()
+	}
+}
+
+// ApplyOutages takes over the spans in which uses could not be recorded.
+func (t *Table) ApplyOutages(o token.Outages) {
+	t.applying.Lock()
+	defer t.applying.Unlock()
+	t.outages = o
+	t.everybody()
+}
+
+// everybody is computed anew.
+func (t *Table) everybody() {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	for _, o := range t.owners {
+		if p := o.person.Load(); p != nil {
+			o.person.Store(t.under(p.Principal))
+		}
+	}
+}
+
+// under is a principal with what bears on it now. Call it with applying held.
+func (t *Table) under(p principal.Principal) *person {
+	rules := t.levels.For(p.Groups)
+	limited := slices.DeleteFunc(slices.Clone(rules), func(r policy.Rules) bool { return len(r.Networks) == 0 })
+	return &person{
+		Principal: p, networks: limited,
+		Holder: token.Holder{Status: p.Status, Epochs: p.Epochs, Terms: policy.Terms(rules), Outages: t.outages},
+	}
+}
+
+// Holder is what bears on the tokens of a principal as it stands in p, which
+// may be newer than what the table has.
+func (t *Table) Holder(p principal.Principal) token.Holder {
+	t.applying.Lock()
+	defer t.applying.Unlock()
+	return t.under(p).Holder
+}
+
+// Rules are the rules that bear on members of the groups.
+func (t *Table) Rules(groups []string) []policy.Rules {
+	t.applying.Lock()
+	defer t.applying.Unlock()
+	return t.levels.For(groups)
+}
+
+// Levels are all levels of policy that were ever set.
+func (t *Table) Levels() policy.Levels {
+	t.applying.Lock()
+	defer t.applying.Unlock()
+	return t.levels
+}
+
+// History is what is known of the uses of a token that stands as in k.
+func (t *Table) History(k *token.Token) token.History {
+	e, ok := t.tokens.get(publicOf(k.ID))
+	if !ok {
+		return token.History{}
+	}
+	return t.history(e, k)
+}
+
+func (t *Table) history(e *entry, k *token.Token) token.History {
+	past := token.History{LastUse: clock.Micro(e.last.Load())}
+	if k.Successor == "" || k.GraceUntil.IsZero() {
+		return past
+	}
+	if s, ok := t.tokens.get(publicOf(k.Successor)); ok && s.last.Load() != 0 {
+		if r := s.record.Load(); r != nil {
+			past.Succeeded = r.IssuedAt
+		}
+	}
+	return past
+}
+
+// from judges where a token is used from, at now: outside is the level whose
+// networks it is not in; refused says whether that matters.
+func (p *person) from(addr netip.Addr, now time.Time) (outside string, refused bool) {
+	for i := range p.networks {
+		r := &p.networks[i]
+		if r.InForce(now) && !within(r.Networks, addr) {
+			outside, refused = r.Level, refused || !r.Observe
+		}
+	}
+	return outside, refused
+}
+
+// EachToken goes through all tokens with their owners. What is added meanwhile
+// may be left out.
+func (t *Table) EachToken(do func(*token.Token, *principal.Principal)) {
+	t.tokens.each(func(e *entry) {
+		k, p := e.record.Load(), e.owner.person.Load()
+		if k != nil && p != nil {
+			do(k, &p.Principal)
+		}
+	})
+}

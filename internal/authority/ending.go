@@ -1,0 +1,176 @@
+package authority
+
+import (
+	"context"
+	"time"
+
+	"gradegate/internal/audit"
+	"gradegate/internal/fault"
+	"gradegate/internal/policy"
+	"gradegate/internal/token"
+)
+
+// Revocation is what Revoke answers.
+type Revocation struct {
+	Token    token.Token
+	Already  bool // it was revoked before
+	Revision int64
+}
+
+// Revoke ends a token for good. Any token may end itself; others need to be
+// one's own, or an administrator's business. When it returns, no request with
+// the token is allowed on this node, and no job of it is admitted.
+func (a *Authority) Revoke(ctx context.Context, s *policy.Subject, idOrName, note string, jobs token.Wish) (Revocation, error) {
+	return retry(func() (Revocation, error) {
+		t, err := a.find(ctx, s, idOrName)
+		if err != nil {
+			return Revocation{}, err
+		}
+		if t.ID != s.Token {
+			if err := policy.Decide(s, policy.TokenRevoke, policy.Resource{Owner: t.Owner}); err != nil {
+				return Revocation{}, masked(err)
+			}
+		}
+		return a.end(ctx, s, t, by(s, &t), jobs, audit.TokenRevoke, note)
+	})
+}
+
+// by says in which part the subject acts on a token.
+func by(s *policy.Subject, t *token.Token) token.Reason {
+	if s.Local || s.Principal.ID != t.Owner {
+		return token.ByAdmin
+	}
+	return token.ByOwner
+}
+
+// end revokes one token in one decision, and drains what was being admitted.
+func (a *Authority) end(ctx context.Context, s *policy.Subject, t token.Token, reason token.Reason, jobs token.Wish, action audit.Action, note string) (Revocation, error) {
+	now := a.now()
+	ended, changed := t.Revoke(reason, jobs, now)
+	if !changed {
+		return Revocation{Token: t, Already: true}, nil
+	}
+	e := a.event(s, action, now)
+	e.Target, e.Owner, e.Reason = string(t.ID), string(t.Owner), string(reason)
+	e.Detail = map[string]string{"jobs": string(jobs)}
+	if note != "" {
+		e.Detail["note"] = audit.Clean(note, 200)
+	}
+	revision, err := a.commit(ctx, s, Decision{Tokens: []TokenChange{{Old: &t, New: ended}}}, e)
+	if err != nil {
+		return Revocation{}, err
+	}
+	a.table.Drain(t.Owner)
+	return Revocation{Token: ended, Revision: revision}, nil
+}
+
+// Suspend stops a token until it is resumed.
+func (a *Authority) Suspend(ctx context.Context, s *policy.Subject, idOrName string) (token.Token, error) {
+	return a.stand(ctx, s, idOrName, audit.TokenSuspend, func(t token.Token, now time.Time) (token.Token, error) {
+		return t.Suspend(by(s, &t))
+	})
+}
+
+// Resume lets a suspended token go on. Its clocks ran on meanwhile. What an
+// administrator suspended, and what is quarantined, only an administrator
+// resumes. One that ended because it was not used comes back for an owner who
+// has signed in.
+func (a *Authority) Resume(ctx context.Context, s *policy.Subject, idOrName string) (token.Token, error) {
+	return a.stand(ctx, s, idOrName, audit.TokenResume, func(t token.Token, now time.Time) (token.Token, error) {
+		state, end := a.state(&t, &s.Principal, now)
+		if state == token.StateIdleExpired && t.Owner == s.Principal.ID && !s.SignedIn.IsZero() {
+			back, err := t.Reactivate(end, now)
+			if err == nil {
+				if state, _ = a.state(&back, &s.Principal, now); state != token.StateActive {
+					err = fault.New(fault.Conflict, "token_expired", "The token has passed another end than that of being unused, and that cannot be undone.").
+						WithFix("Create another one: gradegate token create")
+				}
+			}
+			return back, err
+		}
+		return t.Resume(by(s, &t))
+	})
+}
+
+func (a *Authority) stand(ctx context.Context, s *policy.Subject, idOrName string, action audit.Action, to func(token.Token, time.Time) (token.Token, error)) (token.Token, error) {
+	return retry(func() (token.Token, error) {
+		t, err := a.find(ctx, s, idOrName)
+		if err != nil {
+			return t, err
+		}
+		if err := policy.Decide(s, policy.TokenSuspend, policy.Resource{Owner: t.Owner}); err != nil {
+			return token.Token{}, masked(err)
+		}
+		now := a.now()
+		changed, err := to(t, now)
+		if err != nil {
+			return t, err
+		}
+		e := a.event(s, action, now)
+		e.Target, e.Owner = string(t.ID), string(t.Owner)
+		if _, err = a.commit(ctx, s, Decision{Tokens: []TokenChange{{Old: &t, New: changed}}}, e); err != nil {
+			return token.Token{}, err
+		}
+		if action == audit.TokenSuspend {
+			a.table.Drain(t.Owner)
+		}
+		return changed, nil
+	})
+}
+
+// maxLeaks bounds one report (R2.7).
+const maxLeaks = 1000
+
+// ReportLeak ends every token whose secret is in the list: possession is the
+// proof, so anybody may report. What the caller learns is the same for
+// everything: how many lines were read. The subject may be the zero value.
+func (a *Authority) ReportLeak(ctx context.Context, s *policy.Subject, secrets []string) error {
+	if len(secrets) == 0 || len(secrets) > maxLeaks {
+		return fault.New(fault.Invalid, "leaks_out_of_range", "A report holds between 1 and %d tokens.", maxLeaks).
+			WithFix("Split the list.")
+	}
+	for _, text := range secrets {
+		p, err := token.Parse(text)
+		if err != nil {
+			continue
+		}
+		id, ok := a.table.TokenOf(p)
+		if !ok {
+			continue
+		}
+		_, err = retry(func() (Revocation, error) {
+			t, err := a.store.Token(ctx, id)
+			if err != nil {
+				return Revocation{}, err
+			}
+			if policy.Demanded(a.table.Rules(nil), a.now()).Quarantine && t.Kind != token.Invite {
+				return a.quarantine(ctx, s, t)
+			}
+			return a.end(ctx, s, t, token.Leaked, token.CancelQueued, audit.TokenLeak, "")
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// quarantine is what becomes of a reported token where the platform's policy
+// wants a look before it is revoked.
+func (a *Authority) quarantine(ctx context.Context, s *policy.Subject, t token.Token) (Revocation, error) {
+	if t.Standing == token.Revoked {
+		return Revocation{Token: t, Already: true}, nil
+	}
+	held, err := t.Quarantine()
+	if err != nil || held.Version == t.Version {
+		return Revocation{Token: t, Already: true}, err
+	}
+	e := a.event(s, audit.TokenLeak, a.now())
+	e.Target, e.Owner, e.Reason = string(t.ID), string(t.Owner), string(token.Quarantined)
+	revision, err := a.commit(ctx, s, Decision{Tokens: []TokenChange{{Old: &t, New: held}}}, e)
+	if err != nil {
+		return Revocation{}, err
+	}
+	a.table.Drain(t.Owner)
+	return Revocation{Token: held, Revision: revision}, nil
+}

@@ -1,0 +1,29 @@
+package authority
+
+import (
+	"context"
+
+	"gradegate/internal/token"
+)
+
+// View is a token as it is shown: the record, what it is at this moment, and
+// which clock is the nearest.
+type View struct {
+	token.Token
+	State  token.State
+	Clocks token.Clocks
+	Ends   token.Ending
+	Use    token.Use
+}
+
+// View computes what is shown of a token whose owner is known.
+func (a *Authority) View(ctx context.Context, t token.Token) (View, error) {
+	owner, err := a.store.Principal(ctx, t.Owner)
+	if err != nil {
+		return View{}, err
+	}
+	h, past, now := a.table.Holder(owner), a.table.History(&t), a.now()
+	v := View{Token: t, Use: a.table.LastUse(t.ID), Clocks: t.Clocks(&h, past, now), Ends: t.Nearest(&h, past, now)}
+	v.State = t.State(&h, past, now)
+	return v, nil
+}
