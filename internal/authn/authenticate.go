@@ -31,7 +31,7 @@ var (
 	byState = map[token.State]*fault.Error{
 		token.StateExpired:       refusal("token_expired", "The token has expired.", "Use another token of yours (--token-file FILE), or sign in again: an administrator gives you a code for gradegate login --invite CODE"),
 		token.StateIdleExpired:   refusal("token_idle_expired", "The token ended because it was not used for too long.", "Sign in again: gradegate login"),
-		token.StateRotated:       refusal("token_rotated", "The token was rotated and its grace period is over.", "Use its successor; if you do not have it, somebody else rotated it: gradegate leak report"),
+		token.StateRotated:       refusal("token_rotated", "The token was rotated and its grace period is over.", "Use its successor (gradegate token list). If none of you rotated it, somebody else holds its secret: gradegate leak report --file FILE"),
 		token.StateRevoked:       refusal("token_revoked", "The token was revoked.", "Use another token of yours (--token-file FILE), or sign in again: an administrator gives you a code for gradegate login --invite CODE"),
 		token.StateSuspended:     refusal("token_suspended", "The token is suspended.", "Resume it with another token of yours or your session, or ask an administrator: gradegate user tokens NAME, then gradegate token resume ID"),
 		token.StateUnproven:      refusal("token_unproven", "After a restore nobody can prove that this token is still good.", "Sign in again, or ask an administrator for an invite."),

@@ -141,13 +141,30 @@ func (t *Table) history(e *entry, k *token.Token) token.History {
 	if k.Successor == "" || k.GraceUntil.IsZero() {
 		return past
 	}
-	if s, ok := t.tokens.get(publicOf(k.Successor)); ok && s.last.Load() != 0 {
-		if r := s.record.Load(); r != nil {
+	next := k.Successor
+	for generation := 0; next != "" && generation < mostGenerations; generation++ {
+		s, ok := t.tokens.get(publicOf(next))
+		if !ok {
+			break
+		}
+		r := s.record.Load()
+		if r == nil {
+			break
+		}
+		if generation == 0 && s.last.Load() != 0 {
 			past.Succeeded = r.IssuedAt
 		}
+		if r.Standing.StricterThan(past.After) {
+			past.After = r.Standing
+		}
+		next = r.Successor
 	}
 	return past
 }
+
+// mostGenerations bounds the walk along the successors of one token, all of
+// which were made within one grace period.
+const mostGenerations = 100
 
 // from judges where a token is used from, at now: outside is the level whose
 // networks it is not in; refused says whether that matters.

@@ -236,6 +236,57 @@ func TestPeopleReplay(t *testing.T) {
 	}
 }
 
+// What is done to a token is done to its older generations as well, while they
+// are in grace: they are the same token to its owner.
+func TestOlderGenerations(t *testing.T) {
+	h := open(t, policy.Rules{})
+	ann, _ := h.person(t, "ann")
+	first, err := h.CreateToken(t.Context(), ann, authority.Create{Name: "laptop"}, authority.Idem{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := h.RotateToken(t.Context(), ann, authority.Rotate{Token: string(first.Token.ID)}, authority.Idem{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wants := func(when, code string) {
+		t.Helper()
+		for _, s := range []token.Secret{first.Secret, second.Secret} {
+			if _, _, err := h.table.Authenticate(s.Presented(), netip.Addr{}); fault.CodeOf(err) != code || (err == nil) != (code == "") {
+				t.Errorf("%s: %v, want %q", when, err, code)
+			}
+		}
+	}
+	if _, err := h.Suspend(t.Context(), ann, string(second.Token.ID)); err != nil {
+		t.Fatal(err)
+	}
+	wants("suspended", "token_suspended")
+	if _, err := h.Resume(t.Context(), ann, string(second.Token.ID)); err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range []token.Secret{first.Secret, second.Secret} {
+		h.subject(t, s)
+	}
+	third, err := h.RotateToken(t.Context(), ann, authority.Rotate{Token: string(second.Token.ID), Compromised: true}, authority.Idem{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := h.table.Authenticate(first.Secret.Presented(), netip.Addr{}); fault.CodeOf(err) != "token_revoked" {
+		t.Errorf("the first one after its successor was compromised: %v", err)
+	}
+	h.subject(t, third.Secret)
+	fourth, err := h.RotateToken(t.Context(), ann, authority.Rotate{Token: string(third.Token.ID)}, authority.Idem{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.Revoke(t.Context(), ann, string(fourth.Token.ID), "", token.Keep); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := h.table.Authenticate(third.Secret.Presented(), netip.Addr{}); fault.CodeOf(err) != "token_revoked" {
+		t.Errorf("the third one after its successor was revoked: %v", err)
+	}
+}
+
 // An owner does not resume what an administrator suspended.
 func TestSuspendedByAdmin(t *testing.T) {
 	h := open(t, policy.Rules{MaxPersonal: 2})

@@ -134,7 +134,7 @@ func (a *Authority) replaceSuccessor(ctx context.Context, old token.Token, r Rot
 		With("successor", string(old.Successor))
 	if !r.ReplaceUnused {
 		return TokenChange{}, already.WithFix(
-			"Use the successor. If its secret was lost and it was never used: gradegate token rotate %s --replace-unused", old.Name)
+			"Use the successor. If its secret was lost and it was never used: gradegate token rotate %s --replace-unused", fault.Word(old.Name))
 	}
 	succ, err := a.store.Token(ctx, old.Successor)
 	if err != nil {

@@ -2,6 +2,7 @@ package authority
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -102,7 +103,7 @@ func (a *Authority) draft(s *policy.Subject, c Create, secret token.Secret, own 
 	for _, t := range own {
 		if t.Name == name && a.counts(&t, &s.Principal, now) {
 			return token.Token{}, fault.New(fault.Conflict, "name_taken", "You already have a token of that name.").
-				WithFix("Rotate it (gradegate token rotate %s) or choose another name.", name)
+				WithFix("Rotate it (gradegate token rotate %s) or choose another name.", fault.Word(name))
 		}
 	}
 	granted := s.Scopes
@@ -190,10 +191,10 @@ var errNetworks = fault.New(fault.Denied, "network_widened", "A token cannot be 
 
 func tokenName(s string) (string, error) {
 	name := strings.TrimSpace(s)
-	if name == "" || len(name) > 63 || !utf8.ValidString(name) || name != audit.Clean(name, 63) || strings.HasPrefix(name, "tok_") || name == "self" ||
+	if name == "" || len(name) > 63 || !utf8.ValidString(name) || name != audit.Clean(name, 63) || strings.HasPrefix(name, "tok_") || name == "self" || name[0] == '-' ||
 		strings.ContainsAny(name, `/\\;%`) || name == "." || name == ".." {
 		return "", fault.New(fault.Invalid, "token_name_invalid",
-			"A token's name has 1 to 63 printable characters without / \\ ; and %, and is not \"self\" or an id.").
+			"A token's name has 1 to 63 printable characters without / \\ ; and %, does not begin with a dash, and is not \"self\" or an id.").
 			WithFix("Name it after the machine or purpose: --name laptop")
 	}
 	return name, nil
@@ -213,10 +214,12 @@ func (a *Authority) explainLimit(err error, s *policy.Subject, own []token.Token
 	}
 	name := "NAME"
 	if len(have) > 0 {
-		name = have[0]
+		name = fault.Word(have[0])
 	}
-	return f.With("existing", have).With("choices", []string{"rotate", "replace"}).
-		WithFix("gradegate token rotate %s    or    gradegate token create --name NEW --replace %s --save", name, name)
+	most := a.demands(&s.Principal, now).MaxPersonal
+	f.Detail = fmt.Sprintf("You have %d of the %d personal tokens that the policy of %s allows you.", len(have), most.Value, most.Level)
+	return f.With("policy", most.Level).With("existing", have).With("choices", []string{"rotate", "replace"}).
+		WithFix("gradegate token rotate %s    or    gradegate token create --name NEW --replace %s --save    (or ask an administrator to raise it: gradegate policy set)", name, name)
 }
 
 // pick finds a token by id or, among those that are not over, by name.
@@ -251,6 +254,9 @@ func better(t, than *token.Token) bool {
 // ErrNoToken is the answer for a token that is absent or somebody else's.
 var ErrNoToken = fault.New(fault.NotFound, "token_not_found", "There is no such token, or it is not yours.").
 	WithFix("gradegate token list")
+
+var errLocalName = fault.New(fault.NotFound, "token_not_found", "The local administrator has no tokens of its own, and somebody else's go by their id.").
+	WithFix("gradegate user tokens NAME --data DIR shows the ids.")
 
 // Tokens lists the owner's tokens, newest first. The owner may be "" for the
 // subject's own.
@@ -296,6 +302,9 @@ func (a *Authority) find(ctx context.Context, s *policy.Subject, idOrName string
 			return t, ErrNoToken
 		}
 		return t, err
+	}
+	if s.Local {
+		return token.Token{}, errLocalName
 	}
 	own, err := a.store.TokensOf(ctx, s.Principal.ID)
 	if err != nil {

@@ -74,6 +74,9 @@ type Manifest struct {
 func Unpack(root *os.Root, name string, r io.ReaderAt, size int64, l Limits) (Manifest, error) {
 	u := newUnpacker(root, size, l.filled())
 	err := u.unpack(name, r, size)
+	if err == nil && size == 0 {
+		err = fault.New(fault.Invalid, "bundle_empty", "The file is empty.").WithFix("Look whether it is the right one, and whether it was written to its end.")
+	}
 	if err == nil && len(u.files) == 0 {
 		err = fault.New(fault.Invalid, "bundle_empty", "The bundle holds no files.").WithFix(fixPack)
 	}
@@ -126,7 +129,21 @@ func (u *unpacker) unpack(name string, r io.ReaderAt, size int64) error {
 	case hasPrefix(head, otherArchives...):
 		return fault.New(fault.Invalid, "bundle_format", "The bundle is an archive of a kind that is not read; zip, tar and tar.gz are.").WithFix(fixPack)
 	}
+	if archiveName(name) {
+		return fault.New(fault.Invalid, "bundle_format", "The file is called like an archive, and is none.").WithFix(fixPack)
+	}
 	return u.file(name, false, whole)
+}
+
+// archiveName reports whether a file of that name is meant to be an archive.
+func archiveName(name string) bool {
+	name = strings.ToLower(name)
+	for _, end := range []string{".zip", ".tar", ".tar.gz", ".tgz"} {
+		if strings.HasSuffix(name, end) {
+			return true
+		}
+	}
+	return false
 }
 
 // otherArchives are the first bytes of what people mean as a bundle and we do

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"gradegate/internal/config"
 )
 
 const (
@@ -51,7 +53,7 @@ func (s *supervisor) observe(wake <-chan os.Signal, out *output) {
 			return
 		case <-full:
 			full = nil
-			s.kill("log_limit", fmt.Sprintf("The program printed more than %d bytes.", s.plan.Spec.Resources.LogBytes))
+			s.kill("log_limit", "The program printed more than "+config.FormatBytes(s.plan.Spec.Resources.LogBytes)+".")
 		case sig := <-wake:
 			if sig != unix.SIGUSR1 && sig != unix.SIGHUP {
 				s.ask("lost", "The host was shut down while the job ran; it was not started again.")
@@ -109,7 +111,7 @@ func tooMany(limit int) string {
 }
 
 func tooMuch(limit int64) string {
-	return fmt.Sprintf("The job used more than its memory of %d bytes.", limit)
+	return "The job used more than its memory of " + config.FormatBytes(limit) + "."
 }
 
 // below are all processes of the job, those too that left the program's tree
@@ -152,7 +154,7 @@ func (s *supervisor) disk(pids []int) string {
 		}
 	}
 	if detail == "" && used > limit {
-		detail = fmt.Sprintf("The job wrote more than %d bytes of files.", limit)
+		detail = "The job wrote more than " + config.FormatBytes(limit) + " of files."
 	}
 	return detail
 }

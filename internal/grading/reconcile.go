@@ -217,8 +217,8 @@ func (g *Grading) stop(ctx context.Context, j job.Job) error {
 	if err != nil {
 		return err
 	}
-	if r.Isolation != "" {
-		next.Isolation, next.GPUs = r.Isolation, r.GPUs
+	if r.Phase == job.PhaseExited {
+		next.Isolation, next.GPUs, next.ExitCode = r.Isolation, r.GPUs, r.ExitCode
 	}
 	if err := g.replace(ctx, j, next); err != nil {
 		return err

@@ -177,7 +177,7 @@ func (f fields) only(single string, many ...string) error {
 		}
 		if !known {
 			return fault.New(fault.Invalid, "field_unknown", "The form has a field that nobody reads: %s.", place(name)).
-				WithFix("Use some of: %s", strings.Join(append(strings.Fields(single), many...), ", "))
+				WithFix("Use some of: %s; and last of all the file", strings.Join(append(strings.Fields(single), many...), ", "))
 		}
 		if once && len(values) > 1 {
 			return fault.New(fault.Invalid, "field_twice", "The form has a field twice: %s.", place(name)).WithFix("Send it once.")

@@ -104,8 +104,8 @@ func ends(v authority.View) string {
 		return "does not end by itself"
 	}
 	latest := ""
-	if m := v.Clocks.Max.At; !m.IsZero() && by != token.ClockMax {
-		latest = ", at the latest on " + m.Format(day)
+	if last := lastEnd(v); !last.IsZero() && last.After(at) {
+		latest = ", at the latest on " + last.Format(day)
 	}
 	switch {
 	case by == token.ClockGrace:
@@ -122,6 +122,19 @@ func ends(v authority.View) string {
 		return "ends on " + at.Format(exact) + ", since policy then allows sessions only"
 	}
 	return "ends on " + at.Format(exact)
+}
+
+// lastEnd is the end that no use puts off.
+func lastEnd(v authority.View) (last time.Time) {
+	for _, end := range []token.End{v.Clocks.Max, v.Clocks.Policy, v.Clocks.Enforced} {
+		if !end.At.IsZero() && (last.IsZero() || end.At.Before(last)) {
+			last = end.At
+		}
+	}
+	if fixed := v.Clocks.Expires.At; v.Renewal == token.Fixed && !fixed.IsZero() && (last.IsZero() || fixed.Before(last)) {
+		last = fixed
+	}
+	return last
 }
 
 // why a token has ended, after the instant.

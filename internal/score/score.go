@@ -65,7 +65,7 @@ func Find(name string) (Metric, error) {
 		}
 		names[i] = m.Name
 	}
-	return Metric{}, fault.New(fault.Invalid, "metric_unknown", "There is no such metric.").
+	return Metric{}, fault.New(fault.Invalid, "metric_unknown", "There is no metric %q.", name).
 		WithFix("Use one of: %s", strings.Join(names, ", "))
 }
 

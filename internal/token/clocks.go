@@ -249,21 +249,25 @@ func (t *Token) ReadsAfter(s State, end Ending, now time.Time) bool {
 // no decision comes before it.
 func (t *Token) Judge(h *Holder, past History, now time.Time) (State, Ending) {
 	switch {
-	case t.Standing == Revoked, t.Epochs.Credentials < h.Epochs.Credentials, t.Epochs.Person < h.Epochs.Person:
+	case t.Standing == Revoked, past.After == Revoked, t.Epochs.Credentials < h.Epochs.Credentials, t.Epochs.Person < h.Epochs.Person:
 		return StateRevoked, Ending{}
 	case h.Status != principal.Active:
 		return StateOwnerInactive, Ending{}
 	case t.Standing == Unproven:
 		return StateUnproven, Ending{}
 	}
+	standing := t.Standing
+	if past.After != "" && past.After.StricterThan(standing) {
+		standing = past.After
+	}
 	end := t.Nearest(h, past, now)
 	switch {
-	case t.Standing == Suspended:
+	case standing == Suspended:
 		return StateSuspended, end
-	case t.Standing != Standard && t.Standing != Quarantined:
+	case standing != Standard && standing != Quarantined:
 		return StateUnproven, end // an unknown word is doubt, and doubt tightens
 	case end.Clock == "" || now.Before(end.At):
-		if t.Standing == Quarantined {
+		if standing == Quarantined {
 			return StateQuarantined, end
 		}
 		return StateActive, end

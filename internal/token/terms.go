@@ -81,6 +81,10 @@ type History struct {
 	// Succeeded is when the token was rotated, if its successor has been used;
 	// zero otherwise.
 	Succeeded time.Time
+	// After is the strictest standing of the generations behind it. While a
+	// predecessor is in grace, it stands for the same token as they do: what
+	// stops them stops it.
+	After Standing
 }
 
 // Span is a stretch of time.

@@ -168,3 +168,21 @@ func TestReactivate(t *testing.T) {
 		t.Error("an end that was asked for")
 	}
 }
+
+// A predecessor in its grace period is the same token as its successors: what
+// stops them stops it, and lets it go on with them.
+func TestGenerationsStandTogether(t *testing.T) {
+	k := sample()
+	k.GraceUntil, k.Successor = at(2*day), "tok_next"
+	for after, want := range map[Standing]State{
+		"": StateActive, Standard: StateActive, Suspended: StateSuspended, Quarantined: StateQuarantined, Unproven: StateUnproven, Revoked: StateRevoked,
+	} {
+		if s := k.State(live, History{LastUse: at(day), After: after}, at(day)); s != want {
+			t.Errorf("after one that is %q: %s, want %s", after, s, want)
+		}
+	}
+	suspended, _ := k.Suspend(ByOwner)
+	if s := suspended.State(live, History{LastUse: at(day), After: Quarantined}, at(day)); s != StateSuspended {
+		t.Errorf("suspended before one that is quarantined: %s", s)
+	}
+}

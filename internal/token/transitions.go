@@ -232,6 +232,10 @@ func (t Token) Tighten(image Token) Token {
 	return t.changed()
 }
 
+// StricterThan reports whether s leaves less than o; the empty standing leaves
+// everything.
+func (s Standing) StricterThan(o Standing) bool { return o == "" || s.rank() > o.rank() }
+
 func (s Standing) rank() int {
 	switch s {
 	case Standard:
