@@ -35,6 +35,7 @@ var (
 		token.StateRevoked:       refusal("token_revoked", "The token was revoked.", "Use another token of yours (--token-file FILE), or sign in again: an administrator gives you a code for gradegate login --invite CODE"),
 		token.StateSuspended:     refusal("token_suspended", "The token is suspended.", "Resume it with another token of yours or your session, or ask an administrator: gradegate user tokens NAME, then gradegate token resume ID"),
 		token.StateUnproven:      refusal("token_unproven", "After a restore nobody can prove that this token is still good.", "Sign in again, or ask an administrator for an invite."),
+		token.StateParentEnded:   refusal("token_parent_ended", "The token that this one was made from has ended, is suspended or was revoked.", "Make another one from a token that is active: POST /oauth2/token (token exchange), or sign in: gradegate login"),
 		token.StateOwnerInactive: refusal("owner_inactive", "The token's owner is not active.", "Ask an administrator."),
 	}
 )
@@ -74,12 +75,12 @@ func (t *Table) Authenticate(p token.Presented, addr netip.Addr) (policy.Subject
 	}
 	s.Token, s.Kind = record.ID, record.Kind
 	ref := Ref{entry: e, owner: e.owner}
-	state, end := record.Judge(&owner.Holder, t.history(e, record), now)
+	state, end, rights := t.judge(e, record, &owner.Holder, &addr, now)
 	switch {
 	case state == token.StateActive:
 	case state == token.StateQuarantined:
 		s.Mode = policy.ModeQuarantined
-	case record.ReadsAfter(state, end, now):
+	case record.Parent == "" && record.ReadsAfter(state, end, now):
 		// What such a use is not: a renewal. Without an entry it is not noted.
 		s.Mode, s.Ended, ref.entry = policy.ModeExpiredRead, end.At, nil
 		end.At = end.At.Add(token.ReadAfter)
@@ -100,9 +101,9 @@ func (t *Table) Authenticate(p token.Presented, addr netip.Addr) (policy.Subject
 		s.Outside = outside
 	}
 	s.Principal = owner.Principal
-	s.Scopes, s.Competitions, s.CIDRs, s.Addr = record.Scopes, record.Competitions, record.CIDRs, addr
+	s.Scopes, s.Competitions, s.CIDRs, s.Addr = rights.scopes, rights.competitions, record.CIDRs, addr
 	s.Until, s.By, s.Level = end.At, end.Clock, end.Level
-	if record.Kind == token.Session {
+	if record.Kind == token.Session && record.Parent == "" {
 		s.SignedIn = record.BornAt
 	}
 	return s, ref, nil
@@ -179,12 +180,9 @@ var noHandle Handle
 // endsHandles reports whether the token that submitted a job was reported
 // leaked or compromised.
 func (t *Table) endsHandles(via token.ID) bool {
-	e, ok := t.tokens.get(publicOf(via))
-	if !ok {
-		return false // archived: it ended long ago, and in another way
-	}
-	r := e.record.Load()
-	return r != nil && r.Standing == token.Revoked && r.Reason.EndsHandles()
+	ends := false
+	t.line(via, func(k *token.Token) { ends = ends || k.Standing == token.Revoked && k.Reason.EndsHandles() })
+	return ends // an archived one ended long ago, and in another way
 }
 
 // Admit begins the admission of a job: it checks once more that the subject is
@@ -208,7 +206,7 @@ func (t *Table) stillActive(s *policy.Subject, o *owner) error {
 		return ErrUnknown
 	}
 	record := e.record.Load()
-	state := record.State(&owner.Holder, t.history(e, record), t.now())
+	state, _, _ := t.judge(e, record, &owner.Holder, &s.Addr, t.now())
 	if state == token.StateActive {
 		return nil
 	}
@@ -240,10 +238,10 @@ func (t *Table) JobWish(id principal.ID, via token.ID, person int64) token.Wish 
 			wish = token.CancelAll
 		}
 	}
-	if e, ok := t.tokens.get(publicOf(via)); ok {
-		if r := e.record.Load(); r != nil && r.Standing == token.Revoked {
-			wish = wish.Stricter(r.Jobs)
+	t.line(via, func(k *token.Token) {
+		if k.Standing == token.Revoked {
+			wish = wish.Stricter(k.Jobs)
 		}
-	}
+	})
 	return wish
 }

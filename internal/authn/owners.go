@@ -58,7 +58,7 @@ func (t *Table) applyPeople(c Change) {
 	for _, p := range c.Principals {
 		o := t.owner(p.ID)
 		if known := o.person.Load(); known == nil || known.Principal.Version < p.Version {
-			o.person.Store(t.under(p))
+			o.person.Store(t.personUnder(p))
 		}
 	}
 	changed := false
@@ -90,13 +90,13 @@ func (t *Table) everybody() {
 	defer t.mu.RUnlock()
 	for _, o := range t.owners {
 		if p := o.person.Load(); p != nil {
-			o.person.Store(t.under(p.Principal))
+			o.person.Store(t.personUnder(p.Principal))
 		}
 	}
 }
 
-// under is a principal with what bears on it now. Call it with applying held.
-func (t *Table) under(p principal.Principal) *person {
+// personUnder is a principal with what bears on it now. Call it with applying held.
+func (t *Table) personUnder(p principal.Principal) *person {
 	rules := t.levels.For(p.Groups)
 	limited := slices.DeleteFunc(slices.Clone(rules), func(r policy.Rules) bool { return len(r.Networks) == 0 })
 	return &person{
@@ -110,7 +110,7 @@ func (t *Table) under(p principal.Principal) *person {
 func (t *Table) Holder(p principal.Principal) token.Holder {
 	t.applying.Lock()
 	defer t.applying.Unlock()
-	return t.under(p).Holder
+	return t.personUnder(p).Holder
 }
 
 // Rules are the rules that bear on members of the groups.

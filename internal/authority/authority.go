@@ -27,6 +27,8 @@ type Table interface {
 	TokenOf(token.Presented) (token.ID, bool)
 	// History is what is known of a token's uses.
 	History(*token.Token) token.History
+	// Judge is what a token is at now, its parents included, and its nearest end.
+	Judge(*token.Token, *principal.Principal, time.Time) (token.State, token.Ending)
 	// Holder is what bears on the tokens of a principal.
 	Holder(principal.Principal) token.Holder
 	// Rules are what bears on the members of groups.
@@ -57,8 +59,7 @@ func New(s Store, t Table, k *keys.Ring, now clock.Func) *Authority {
 
 // state is what a token is at now, given its owner, and its nearest clock.
 func (a *Authority) state(t *token.Token, owner *principal.Principal, now time.Time) (token.State, token.Ending) {
-	h := a.table.Holder(*owner)
-	return t.Judge(&h, a.table.History(t), now)
+	return a.table.Judge(t, owner, now)
 }
 
 // demands are what the levels of policy ask of a person's new tokens.

@@ -174,3 +174,26 @@ func (a *Authority) quarantine(ctx context.Context, s *policy.Subject, t token.T
 	a.table.Drain(t.Owner)
 	return Revocation{Token: held, Revision: revision}, nil
 }
+
+// RevokePresented ends the token whose secret the subject has shown, in whatever
+// state it is: possession is the proof (RFC 7009).
+func (a *Authority) RevokePresented(ctx context.Context, s *policy.Subject) error {
+	_, err := retry(func() (struct{}, error) {
+		t, err := a.store.Token(ctx, s.Token)
+		if err != nil {
+			return struct{}{}, err
+		}
+		ended, changed := t.Revoke(token.ByOwner, token.Keep, a.now())
+		if !changed {
+			return struct{}{}, nil
+		}
+		e := a.event(s, audit.TokenRevoke, a.now())
+		e.Target, e.Owner, e.Reason = string(t.ID), string(t.Owner), string(token.ByOwner)
+		if _, err := a.store.Commit(ctx, Decision{Tokens: []TokenChange{{Old: &t, New: ended}}}, e); err != nil {
+			return struct{}{}, err
+		}
+		a.table.Drain(t.Owner)
+		return struct{}{}, nil
+	})
+	return err
+}

@@ -23,7 +23,10 @@ func (a *Authority) View(ctx context.Context, t token.Token) (View, error) {
 		return View{}, err
 	}
 	h, past, now := a.table.Holder(owner), a.table.History(&t), a.now()
-	v := View{Token: t, Use: a.table.LastUse(t.ID), Clocks: t.Clocks(&h, past, now), Ends: t.Nearest(&h, past, now)}
-	v.State = t.State(&h, past, now)
+	v := View{Token: t, Use: a.table.LastUse(t.ID), Clocks: t.Clocks(&h, past, now)}
+	v.State, v.Ends = a.table.Judge(&t, &owner, now)
+	if v.Ends.Clock == "" { // a decision came first; when it would have ended is still worth knowing
+		v.Ends = v.Clocks.Nearest()
+	}
 	return v, nil
 }

@@ -33,6 +33,7 @@ type call struct {
 	agent string
 	extra map[string]string // further facts for the line
 	aim   string            // id of the thing that the path names
+	base  string            // the address by which the request came
 
 	subject   policy.Subject
 	ref       authn.Ref
@@ -64,6 +65,9 @@ func (c *call) admit(r *http.Request) error {
 	}
 	if err := checkIdempotencyKey(r.Header); err != nil {
 		return err
+	}
+	if rt.has(inForm) {
+		return nil // the adapter of forms does the rest
 	}
 	if rt.has(open) {
 		if err := c.limitAddress(); err != nil {
@@ -218,7 +222,7 @@ func (c *call) refuse(err error) *problem {
 		c.api.Logger.Warn("a request met trouble of ours", "request", c.id, "route", c.route.pattern(), "error", scrub(err.Error()))
 	}
 	c.refused = f
-	setHeaders(c.Header(), f, c.tried)
+	setHeaders(c.Header(), f, c.tried, c.api.issuer(c))
 	return &problem{fault: f, id: c.id}
 }
 

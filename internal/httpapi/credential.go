@@ -65,6 +65,11 @@ func (c *call) authenticate(h http.Header) error {
 	if err != nil {
 		return c.turnedAway(err)
 	}
+	return c.authenticateText(text, h)
+}
+
+// authenticateText finds out whose secret a text is.
+func (c *call) authenticateText(text string, h http.Header) error {
 	p, err := token.Parse(text)
 	if err != nil {
 		return c.turnedAway(malformed(err, len(text)))

@@ -71,7 +71,10 @@ func (a *API) newCall(w http.ResponseWriter, r *http.Request, door listener) *ca
 		ResponseWriter: w, api: a, door: door, route: nowhere, now: now, peer: p,
 		id: "req_" + authority.SortableID(now), addr: p.client(a.proxies, r.Header), agent: p.agentOf(r.Header),
 	}
-	c.ctx, c.extra = r.Context(), theirs(r.Header)
+	c.ctx, c.extra, c.base = r.Context(), theirs(r.Header), "http://"+r.Host
+	if r.TLS != nil {
+		c.base = "https://" + r.Host
+	}
 	h := w.Header()
 	h["X-Request-Id"] = []string{c.id}
 	h["Cache-Control"] = noStore

@@ -29,7 +29,7 @@ func methodOf(r route) string {
 func TestNoCredential(t *testing.T) {
 	w := build(t)
 	for _, r := range table() {
-		if r.has(open) {
+		if r.has(open) || r.has(inForm) { // for the latter see TestOAuth
 			continue
 		}
 		for _, method := range []string{methodOf(r), http.MethodHead} {
@@ -37,7 +37,7 @@ func TestNoCredential(t *testing.T) {
 				continue
 			}
 			a := w.ask(t, method, pathOf(r, "x"), token.Secret{}, "")
-			if a.status != 401 || a.header.Get("WWW-Authenticate") != `Bearer realm="gradegate"` || a.header.Get("X-Request-Id") == "" {
+			if a.status != 401 || !strings.HasPrefix(a.header.Get("WWW-Authenticate"), `Bearer realm="gradegate"`) || strings.Contains(a.header.Get("WWW-Authenticate"), "error=") || a.header.Get("X-Request-Id") == "" {
 				t.Errorf("%s %s: %d %v", method, r.path, a.status, a.header)
 			}
 			if method != http.MethodHead && r.path != "/authz/nginx" && (a.code() != "token_missing" || a.header.Get("Content-Type") != problemType) {

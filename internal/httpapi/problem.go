@@ -101,16 +101,16 @@ func title(code string) string {
 }
 
 // setHeaders sets the fields that go with a refusal.
-func setHeaders(h http.Header, f *fault.Error, tried bool) {
+func setHeaders(h http.Header, f *fault.Error, tried bool, issuer string) {
 	if f.RetryAfter > 0 {
 		h.Set("Retry-After", strconv.FormatInt(int64((f.RetryAfter+time.Second-1)/time.Second), 10))
 	}
 	switch {
 	case f.Kind == fault.Unauthenticated:
-		h.Set("WWW-Authenticate", challenge(f, tried))
+		h.Set("WWW-Authenticate", challenge(f, tried)+metadata(issuer))
 	case f.Code == "scope_missing":
 		if scopes, ok := f.More["required"].([]string); ok {
-			h.Set("WWW-Authenticate", realm+`, error="insufficient_scope", scope="`+strings.Join(scopes, " ")+`"`)
+			h.Set("WWW-Authenticate", realm+`, error="insufficient_scope", scope="`+strings.Join(scopes, " ")+`"`+metadata(issuer))
 		}
 	case f.Code == "method_not_allowed":
 		allowed, _ := f.More["allow"].([]string)
@@ -132,6 +132,14 @@ func challenge(f *fault.Error, tried bool) string {
 		return r
 	}, f.Detail)
 	return realm + `, error="invalid_token", error_description="` + description + `"`
+}
+
+// metadata points to the description of the resource (RFC 9728, section 5.1).
+func metadata(issuer string) string {
+	if issuer == "" {
+		return ""
+	}
+	return `, resource_metadata="` + issuer + `/.well-known/oauth-protected-resource"`
 }
 
 // tameHuma sets what Huma keeps in package variables. Its own refusals repeat

@@ -37,6 +37,7 @@ const (
 	long                        // reads or writes more than a minute's worth
 	bulky                       // JSON body of up to 1 MiB
 	late                        // still open to a token that has just expired (R1.4)
+	inForm                      // its credential is a member of its form (OAuth)
 	direct                      // does not go through this pipeline
 	jsonBody                    // its body is JSON, if it has one; set by the adapter
 )
@@ -118,6 +119,12 @@ func table() []route {
 		{post, "/v1/jobs/{id}/cancel", "cancelJob", Canceling, changes | tightens | late, nil, "Ask for the end of a job", handle((*API).cancelJob)},
 		{get, "/v1/jobs/{id}/result", "getResult", Reading, late, nil, "Show the grade of a job", handle((*API).result)},
 		{get, "/v1/jobs/{id}/logs", "getLogs", Reading, long | late, nil, "Read or follow what a job prints", stream((*API).logs, logAnswer)},
+
+		{post, "/oauth2/token", "oauthToken", Changing, inForm | changes, nil, "Exchange a token for a narrower child (RFC 8693)", oauth((*API).oauthToken, tokenForm)},
+		{post, "/oauth2/revoke", "oauthRevoke", Changing, inForm | changes | tightens, nil, "Revoke the token that is presented (RFC 7009)", oauth((*API).oauthRevoke, revokeForm)},
+		{post, "/oauth2/introspect", "oauthIntrospect", Verifying, 0, nil, "Tell whether a token is active (RFC 7662)", oauth((*API).oauthIntrospect, introspectForm)},
+		{get, "/.well-known/oauth-authorization-server", "oauthServer", Reading, open | unwritten, nil, "Describe the endpoints (RFC 8414)", stream((*API).oauthServer, documentAnswer)},
+		{get, "/.well-known/oauth-protected-resource", "oauthResource", Reading, open | unwritten, nil, "Describe the API as a resource (RFC 9728)", stream((*API).oauthResource, documentAnswer)},
 
 		{get, "/v1/clock", "getClock", Reading, admins, &policy.PolicyRead, "Tell what time it is, and whether the machine's clock is believed", handle((*API).clockState)},
 		{post, "/v1/clock/confirm", "confirmClock", Changing, changes | admins, &policy.PolicyManage, "Believe a clock that has leapt ahead", handle((*API).confirmClock)},

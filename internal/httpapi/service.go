@@ -38,14 +38,34 @@ func (a *API) verify(ctx context.Context, s *policy.Subject, in *verifyIn) (api.
 			r.Submitted = *at
 		}
 	}
-	holder, ref, err := a.judge(strings.TrimSpace(b.Token), addr, action, r)
-	if f := fault.Of(err); err != nil && (f.Kind == fault.Unavailable || f.Kind == fault.Internal) {
+	holder, err := a.decide(ctx, s, strings.TrimSpace(b.Token), addr, action, r)
+	switch f := fault.Of(err); {
+	case err == nil:
+	case f.Kind == fault.Unavailable || f.Kind == fault.Internal:
 		return api.Decision{}, err
+	default:
+		return api.Decision{Decision: "deny", Reason: f.Code, Mode: modeOf(&holder)[0], TokenID: string(holder.Token), RequestID: s.Request}, nil
+	}
+	return api.Decision{
+		Active: true, Decision: "allow", Reason: "ok", Mode: modeOf(&holder)[0], TokenID: string(holder.Token), Kind: holder.Kind.String(),
+		UserID: string(holder.Principal.ID), Username: holder.Principal.Name, Scope: strings.Join(holder.Scopes, " "),
+		Competitions: allOr(holder.Competitions), EffectiveExpiresAt: instant(holder.Until), EffectiveReason: string(holder.By),
+		RequestID: s.Request,
+	}, nil
+}
+
+// decide judges somebody's secret for the subject, and writes the decision
+// down: it is a use of that token. The holder is known as far as the secret is
+// the right one, also of a refusal.
+func (a *API) decide(ctx context.Context, s *policy.Subject, text string, addr netip.Addr, action policy.Action, r policy.Resource) (policy.Subject, error) {
+	holder, ref, err := a.judge(text, addr, action, r)
+	if f := fault.Of(err); err != nil && (f.Kind == fault.Unavailable || f.Kind == fault.Internal) {
+		return holder, err
 	}
 	now := a.Now()
 	e := audit.Event{
 		ID: "evt_" + authority.SortableID(now), At: now, Action: audit.Request, Outcome: outcome(err == nil), Request: s.Request,
-		Actor: string(holder.Principal.ID), Token: string(holder.Token), Kind: holder.Kind.String(), Target: holder.Job,
+		Actor: string(holder.Principal.ID), Token: string(holder.Token), Kind: holder.Kind.String(), Target: holder.Job, Mode: holder.Mode,
 		Route: "verify " + action.Name, Agent: s.Agent, Detail: map[string]string{"for": s.Actor()},
 	}
 	if err != nil {
@@ -55,18 +75,12 @@ func (a *API) verify(ctx context.Context, s *policy.Subject, in *verifyIn) (api.
 		e.Addr = addr.String()
 	}
 	if bad := a.Recorder.Record(ctx, e, false); bad != nil {
-		return api.Decision{}, bad
+		return holder, bad
 	}
-	if err != nil {
-		return api.Decision{Decision: "deny", Reason: e.Reason, Mode: modeOf(&holder)[0], TokenID: e.Token, RequestID: s.Request}, nil
+	if err == nil {
+		a.Table.Used(&ref, now, addr, s.Agent)
 	}
-	a.Table.Used(&ref, now, addr, s.Agent)
-	return api.Decision{
-		Active: true, Decision: "allow", Reason: "ok", Mode: modeOf(&holder)[0], TokenID: string(holder.Token), Kind: holder.Kind.String(),
-		UserID: string(holder.Principal.ID), Username: holder.Principal.Name, Scope: strings.Join(holder.Scopes, " "),
-		Competitions: allOr(holder.Competitions), EffectiveExpiresAt: instant(holder.Until), EffectiveReason: string(holder.By),
-		RequestID: s.Request,
-	}, nil
+	return holder, err
 }
 
 // judge is a secret's whole way: form, holder, right.

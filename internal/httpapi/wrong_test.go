@@ -112,7 +112,7 @@ func TestStates(t *testing.T) {
 		t.Errorf("%d %s", a.status, a.body)
 	}
 	if a := w.ask(t, get, "/v1/jobs", w.give("ann", nil, "jobs:submit"), ""); a.status != 403 || a.code() != "scope_missing" ||
-		a.header.Get("WWW-Authenticate") != `Bearer realm="gradegate", error="insufficient_scope", scope="jobs:read"` {
+		a.header.Get("WWW-Authenticate") != `Bearer realm="gradegate", error="insufficient_scope", scope="jobs:read", resource_metadata="`+w.public.URL+`/.well-known/oauth-protected-resource"` {
 		t.Errorf("%d %s %v", a.status, a.body, a.header)
 	}
 	gone := w.tokens.people["usr_ann"]

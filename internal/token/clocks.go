@@ -44,6 +44,7 @@ const (
 	StateRotated       State = "rotated"
 	StateRevoked       State = "revoked"
 	StateOwnerInactive State = "owner_inactive"
+	StateParentEnded   State = "parent_ended" // the token that it was made from is not active
 )
 
 // Clock names one of the instants at which a token ends.

@@ -1,0 +1,123 @@
+package authn
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+
+	"gradegate/internal/principal"
+	"gradegate/internal/token"
+)
+
+// lineage is what a child token has of its parents at one moment. A child is
+// never more than what it was made from: when the parent ends, so does it; what
+// the parent loses, it loses.
+type lineage struct {
+	alive        bool
+	scopes       []string
+	competitions []string // empty: all of the owner's
+}
+
+// mostParents bounds the walk: a child is made of a child of a child, and that
+// is enough.
+const mostParents = 4
+
+// judge is what a token is at now, its parents included, its nearest end, and
+// what it may do. Without an address nobody asks where it is used from.
+func (t *Table) judge(e *entry, k *token.Token, h *token.Holder, addr *netip.Addr, now time.Time) (token.State, token.Ending, lineage) {
+	state, end := k.Judge(h, t.history(e, k), now)
+	rights := lineage{alive: true, scopes: k.Scopes, competitions: k.Competitions}
+	if k.Parent != "" && (state == token.StateActive || state == token.StateQuarantined) {
+		if rights, end = t.under(k, h, addr, end, now); !rights.alive {
+			state = token.StateParentEnded
+		}
+	}
+	return state, end, rights
+}
+
+// Judge is what a token is at now for its owner, its parents included, and its
+// nearest end.
+func (t *Table) Judge(k *token.Token, owner *principal.Principal, now time.Time) (token.State, token.Ending) {
+	h := t.Holder(*owner)
+	e, ok := t.tokens.get(publicOf(k.ID))
+	if !ok {
+		return k.Judge(&h, token.History{}, now)
+	}
+	state, end, _ := t.judge(e, k, &h, nil, now)
+	return state, end
+}
+
+// line goes from a token up to what it was made from.
+func (t *Table) line(id token.ID, do func(*token.Token)) {
+	for generation := 0; id != "" && generation <= mostParents; generation++ {
+		e, ok := t.tokens.get(publicOf(id))
+		if !ok {
+			return
+		}
+		k := e.record.Load()
+		if k == nil {
+			return
+		}
+		do(k)
+		id = k.Parent
+	}
+}
+
+// under judges the parents of a token at now, and gives what is left of its
+// rights and the nearest of all their ends. Scopes and competitions are copied
+// only when a parent has lost some of them.
+func (t *Table) under(k *token.Token, h *token.Holder, addr *netip.Addr, end token.Ending, now time.Time) (lineage, token.Ending) {
+	l := lineage{scopes: k.Scopes, competitions: k.Competitions}
+	parent := k.Parent
+	for range mostParents {
+		e, ok := t.tokens.get(publicOf(parent))
+		if !ok {
+			return l, end
+		}
+		p := e.record.Load()
+		if p == nil || p.Owner != k.Owner {
+			return l, end
+		}
+		state, its := p.Judge(h, t.history(e, p), now)
+		if state != token.StateActive || addr != nil && len(p.CIDRs) > 0 && !within(p.CIDRs, *addr) {
+			return l, end
+		}
+		l.scopes = common(l.scopes, p.Scopes)
+		switch {
+		case len(p.Competitions) == 0:
+		case len(l.competitions) == 0:
+			l.competitions = p.Competitions
+		default:
+			if l.competitions = common(l.competitions, p.Competitions); len(l.competitions) == 0 {
+				return l, end // none in common must not turn into all
+			}
+		}
+		if !its.At.IsZero() && (end.At.IsZero() || its.At.Before(end.At)) {
+			end = its
+		}
+		if p.Parent == "" {
+			l.alive = true
+			return l, end
+		}
+		parent = p.Parent
+	}
+	return l, end
+}
+
+// common is what of a is in b: a itself if that is all of it.
+func common(a, b []string) []string {
+	all := true
+	for _, x := range a {
+		all = all && slices.Contains(b, x)
+	}
+	if all {
+		return a
+	}
+	var out []string
+	for _, x := range a {
+		if slices.Contains(b, x) {
+			out = append(out, x)
+		}
+	}
+	return out
+}
