@@ -58,10 +58,12 @@ type Family struct {
 
 // Issued is a new credential. This answer is the only place where its secret appears.
 type Issued struct {
-	Secret      string `json:"secret"`
-	Token       Token  `json:"token"`
-	User        *User  `json:"user,omitempty"` // after redeeming an invite
-	Predecessor *Token `json:"predecessor,omitempty"`
+	Secret string `json:"secret"`
+	// RefreshToken gives the next session of a sign-in: POST /oauth2/token.
+	RefreshToken string `json:"refresh_token,omitempty"`
+	Token        Token  `json:"token"`
+	User         *User  `json:"user,omitempty"` // after redeeming an invite
+	Predecessor  *Token `json:"predecessor,omitempty"`
 	// Replayed is set when the same Idempotency-Key was answered before.
 	Replayed bool `json:"replayed,omitempty"`
 }

@@ -103,7 +103,7 @@ func (t *Table) Authenticate(p token.Presented, addr netip.Addr) (policy.Subject
 	s.Principal = owner.Principal
 	s.Scopes, s.Competitions, s.CIDRs, s.Addr = rights.scopes, rights.competitions, record.CIDRs, addr
 	s.Until, s.By, s.Level = end.At, end.Clock, end.Level
-	if record.Kind == token.Session && record.Parent == "" {
+	if record.Kind == token.Session && record.Parent == "" && record.Generation == 1 {
 		s.SignedIn = record.BornAt
 	}
 	return s, ref, nil

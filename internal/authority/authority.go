@@ -81,6 +81,7 @@ func orElse[T any](d *policy.Demand[T], v T) {
 type Issued struct {
 	Secret      token.Secret
 	Token       token.Token
+	Refresh     token.Secret // of a sign-in: for its next session
 	Predecessor *token.Token // after a rotation
 	// Replayed is set when the same answer was given before under the same
 	// Idempotency-Key.

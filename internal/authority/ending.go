@@ -56,12 +56,37 @@ func (a *Authority) end(ctx context.Context, s *policy.Subject, t token.Token, r
 	if note != "" {
 		e.Detail["note"] = audit.Clean(note, 200)
 	}
-	revision, err := a.commit(ctx, s, Decision{Tokens: []TokenChange{{Old: &t, New: ended}}}, e)
+	d := Decision{Tokens: []TokenChange{{Old: &t, New: ended}}}
+	if err := a.endSignIn(ctx, &d, t, reason); err != nil {
+		return Revocation{}, err
+	}
+	revision, err := a.commit(ctx, s, d, e)
 	if err != nil {
 		return Revocation{}, err
 	}
 	a.table.Drain(t.Owner)
 	return Revocation{Token: ended, Revision: revision}, nil
+}
+
+// endSignIn adds the other tokens of the sign-in that a session or refresh token
+// belongs to: none of them outlives the other.
+func (a *Authority) endSignIn(ctx context.Context, d *Decision, t token.Token, reason token.Reason) error {
+	if t.Kind != token.Session && t.Kind != token.Refresh || t.Parent != "" {
+		return nil
+	}
+	own, err := a.store.TokensOf(ctx, t.Owner)
+	if err != nil {
+		return err
+	}
+	for _, k := range own {
+		if k.Family != t.Family || k.ID == t.ID {
+			continue
+		}
+		if ended, changed := k.Revoke(reason, token.Keep, a.now()); changed {
+			d.Tokens = append(d.Tokens, TokenChange{Old: &k, New: ended})
+		}
+	}
+	return nil
 }
 
 // Suspend stops a token until it is resumed.
@@ -77,6 +102,9 @@ func (a *Authority) Suspend(ctx context.Context, s *policy.Subject, idOrName str
 // has signed in.
 func (a *Authority) Resume(ctx context.Context, s *policy.Subject, idOrName string) (token.Token, error) {
 	return a.stand(ctx, s, idOrName, audit.TokenResume, func(t token.Token, now time.Time) (token.Token, error) {
+		if err := covers(s, &t); err != nil && t.Owner == s.Principal.ID {
+			return t, err
+		}
 		state, end := a.state(&t, &s.Principal, now)
 		if state == token.StateIdleExpired && t.Owner == s.Principal.ID && !s.SignedIn.IsZero() {
 			back, err := t.Reactivate(end, now)
@@ -189,7 +217,11 @@ func (a *Authority) RevokePresented(ctx context.Context, s *policy.Subject) erro
 		}
 		e := a.event(s, audit.TokenRevoke, a.now())
 		e.Target, e.Owner, e.Reason = string(t.ID), string(t.Owner), string(token.ByOwner)
-		if _, err := a.store.Commit(ctx, Decision{Tokens: []TokenChange{{Old: &t, New: ended}}}, e); err != nil {
+		d := Decision{Tokens: []TokenChange{{Old: &t, New: ended}}}
+		if err := a.endSignIn(ctx, &d, t, token.ByOwner); err != nil {
+			return struct{}{}, err
+		}
+		if _, err := a.store.Commit(ctx, d, e); err != nil {
 			return struct{}{}, err
 		}
 		a.table.Drain(t.Owner)

@@ -32,7 +32,7 @@ func (a *Authority) CreateUser(ctx context.Context, s *policy.Subject, u NewUser
 		if err != nil {
 			return p, err
 		}
-		d := Decision{Principals: []PrincipalChange{{New: p}}, Reply: a.reply(r, string(p.ID), token.Secret{}, p.CreatedAt)}
+		d := Decision{Principals: []PrincipalChange{{New: p}}, Reply: a.reply(r, string(p.ID), p.CreatedAt)}
 		_, err = a.commit(ctx, s, d, e)
 		return p, err
 	})
@@ -142,7 +142,7 @@ func (a *Authority) inviteOnce(ctx context.Context, s *policy.Subject, u NewUser
 		Renewal: token.Fixed, Lifetime: token.InviteLifetime, FixedEnd: now.Add(token.InviteLifetime),
 	}
 	d.Tokens = append(d.Tokens, TokenChange{New: out.Token})
-	d.Reply = a.reply(r, string(out.Token.ID), out.Code, now)
+	d.Reply = a.reply(r, string(out.Token.ID), now, out.Code)
 	e := a.event(s, audit.InviteIssue, now)
 	e.Target, e.Owner = string(out.Token.ID), string(out.Principal.ID)
 	_, err = a.commit(ctx, s, d, append(events, e)...)
@@ -207,7 +207,9 @@ func (a *Authority) redeemOnce(ctx context.Context, s *policy.Subject, code toke
 	}
 	used, _ := invite.Revoke(token.Redeemed, token.Keep, now)
 	made := a.session(p, name, now)
-	d := Decision{Tokens: []TokenChange{{Old: &invite, New: used}, {New: made.Token}}, Reply: a.reply(r, string(made.Token.ID), made.Secret, now)}
+	refresh := a.signIn(&made, installMark(s, ""))
+	d := Decision{Tokens: []TokenChange{{Old: &invite, New: used}, {New: made.Token}, {New: refresh}}}
+	d.Reply = a.reply(r, string(made.Token.ID), now, made.Secret, made.Refresh)
 	e := a.event(s, audit.InviteRedeem, now)
 	e.Actor, e.Token, e.Target, e.Owner = string(p.ID), string(invite.ID), string(made.Token.ID), string(p.ID)
 	e.Detail = map[string]string{"name": name}

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
+	"strings"
 	"time"
 
 	"gradegate/internal/fault"
@@ -52,14 +53,18 @@ func repeat(s *policy.Subject, idem Idem, what string, request any) repeatable {
 }
 
 // reply is what is remembered of the answer: the id of what was made and, sealed
-// under what only the client knows, its secret if it has one.
-func (a *Authority) reply(r repeatable, made string, secret token.Secret, now time.Time) *Reply {
+// under what only the client knows, its secrets if it has any.
+func (a *Authority) reply(r repeatable, made string, now time.Time, secrets ...token.Secret) *Reply {
 	if r.key == nil {
 		return nil
 	}
 	out := &Reply{Key: *r.key, Request: r.request, Ref: made, Until: now.Add(replyLife)}
-	if !secret.IsZero() {
-		out.Sealed = a.keys.Seal([]byte(secret.Reveal()), r.Key, r.Presented.Reveal())
+	if len(secrets) > 0 {
+		var text []string
+		for _, s := range secrets {
+			text = append(text, s.Reveal())
+		}
+		out.Sealed = a.keys.Seal([]byte(strings.Join(text, "\n")), r.Key, r.Presented.Reveal())
 	}
 	return out
 }
@@ -127,7 +132,11 @@ func (a *Authority) reissue(ctx context.Context, r repeatable) func(Reply) (Issu
 			return Issued{}, errKeyReused.Caused(err)
 		}
 		out := Issued{Replayed: true}
-		if out.Secret, err = token.ReadSecret(string(text)); err != nil {
+		secret, refresh, both := strings.Cut(string(text), "\n")
+		if out.Secret, err = token.ReadSecret(secret); err == nil && both {
+			out.Refresh, err = token.ReadSecret(refresh)
+		}
+		if err != nil {
 			return Issued{}, err
 		}
 		if out.Token, err = a.store.Token(ctx, token.ID(known.Ref)); err != nil || out.Token.Predecessor == "" {

@@ -69,7 +69,7 @@ func (a *Authority) rotateOnce(ctx context.Context, s *policy.Subject, r Rotate,
 	made := Issued{Secret: secret, Token: successor, Predecessor: &before}
 	// The predecessor's row first: it carries the version that decides a race.
 	d.Tokens = append([]TokenChange{{Old: &old, New: before}}, append(d.Tokens, TokenChange{New: successor})...)
-	d.Reply = a.reply(q, string(successor.ID), secret, now)
+	d.Reply = a.reply(q, string(successor.ID), now, secret)
 
 	e := a.event(s, audit.TokenRotate, now)
 	e.Target, e.Owner = string(old.ID), string(old.Owner)

@@ -57,6 +57,10 @@ func (a *Authority) createOnce(ctx context.Context, s *policy.Subject, c Create,
 		if err != nil {
 			return Issued{}, err
 		}
+		if old.Standing == token.Quarantined || old.Standing == token.Suspended && old.Reason != token.ByOwner {
+			return Issued{}, fault.New(fault.Denied, "suspended_by_admin", "That token is stopped, and not by you: it is not replaced before an administrator has looked at it.").
+				WithFix("Ask an administrator to run: gradegate token resume %s", old.ID)
+		}
 		ended, _ := old.Revoke(token.Replaced, token.Keep, now)
 		d.Tokens = append(d.Tokens, TokenChange{Old: &old, New: ended})
 		e := a.event(s, audit.TokenRevoke, now)
@@ -69,9 +73,16 @@ func (a *Authority) createOnce(ctx context.Context, s *policy.Subject, c Create,
 	if err != nil {
 		return Issued{}, err
 	}
+	maker, err := a.store.Token(ctx, s.Token)
+	if err != nil {
+		return Issued{}, err
+	}
+	if err := outlive(&t, &maker, c, now); err != nil {
+		return Issued{}, err
+	}
 	made := Issued{Secret: secret, Token: t}
 	d.Tokens = append(d.Tokens, TokenChange{New: t})
-	d.Reply = a.reply(r, string(t.ID), secret, now)
+	d.Reply = a.reply(r, string(t.ID), now, secret)
 	e := a.event(s, audit.TokenIssue, now)
 	e.Target, e.Owner = string(t.ID), string(t.Owner)
 	e.Detail = map[string]string{"kind": t.Kind.String(), "name": t.Name, "scopes": strings.Join(t.Scopes, " ")}
@@ -132,6 +143,31 @@ func (a *Authority) draft(s *policy.Subject, c Create, secret token.Secret, own 
 		MaxLifetime: rules.MaxLifetime.Value, RotateAfter: token.DefaultRotateAfter,
 	}
 	return withLifetime(t, c, rules, now)
+}
+
+// outlive refuses a token that would outlive the one that makes it: only a
+// sign-in begins a life of its own. What was not asked for is cut to fit.
+func outlive(t, maker *token.Token, c Create, now time.Time) error {
+	if maker.Kind == token.Session && maker.Parent == "" {
+		return nil
+	}
+	t.BornAt = maker.BornAt
+	if maker.MaxLifetime > 0 {
+		t.MaxLifetime = min(t.MaxLifetime, maker.MaxLifetime)
+	}
+	longer := t.Lifetime > maker.Lifetime
+	t.Lifetime = min(t.Lifetime, maker.Lifetime)
+	if maker.Renewal == token.Fixed {
+		longer = longer || c.Lifetime > 0 || t.FixedEnd.After(maker.FixedEnd)
+		if t.Renewal != token.Fixed || t.FixedEnd.After(maker.FixedEnd) {
+			t.Renewal, t.FixedEnd = token.Fixed, maker.FixedEnd
+		}
+	}
+	if longer && (c.Lifetime > 0 || !c.ExpiresAt.IsZero()) {
+		return fault.New(fault.Denied, "lifetime_widened", "A token cannot make another one that outlives it.").
+			WithFix("Ask with a session (gradegate login), or for less.")
+	}
+	return nil
 }
 
 func withLifetime(t token.Token, c Create, rules policy.Demands, now time.Time) (token.Token, error) {

@@ -46,7 +46,7 @@ func TestClient(t *testing.T) {
 	try("rotate", err)
 	list, err := dora.Tokens(ctx)
 	try("list", err)
-	if len(list) != 4 { // invite, session, and two generations
+	if len(list) != 5 { // invite, session, its refresh token, and two generations
 		t.Errorf("%d tokens", len(list))
 	}
 	submitted, err := as(next.Secret).Submit(ctx, "iris", api.Upload{

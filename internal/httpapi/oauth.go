@@ -24,6 +24,7 @@ import (
 // 7662 (introspection), 8693 (token exchange), 8414 and 9728 (metadata).
 
 const (
+	grantRefresh  = "refresh_token"
 	grantExchange = "urn:ietf:params:oauth:grant-type:token-exchange"
 	typeAccess    = "urn:ietf:params:oauth:token-type:access_token"
 )
@@ -141,12 +142,44 @@ func (c *call) presentedIn(text string) error {
 	return c.limit()
 }
 
-// oauthToken exchanges a token for a child of it. The token itself is the proof
-// of who asks, so that the client needs no other credential.
+// oauthToken gives tokens for tokens. What is presented is the proof of who
+// asks, so that the client needs no other credential.
 func (a *API) oauthToken(c *call, form url.Values) (any, error) {
-	if grant := form.Get("grant_type"); grant != grantExchange {
-		return nil, fault.New(fault.Invalid, "grant_unknown", "That grant is not offered here.").WithFix("Use grant_type=" + grantExchange)
+	switch form.Get("grant_type") {
+	case grantRefresh:
+		return a.refresh(c, form)
+	case grantExchange:
+		return a.exchange(c, form)
 	}
+	return nil, fault.New(fault.Invalid, "grant_unknown", "That grant is not offered here.").WithFix("Use grant_type=%s or grant_type=%s", grantRefresh, grantExchange)
+}
+
+// refresh gives the next session of a sign-in (RFC 6749, section 6).
+func (a *API) refresh(c *call, form url.Values) (any, error) {
+	secret, err := token.ReadSecret(strings.TrimSpace(form.Get("refresh_token")))
+	if err != nil {
+		c.tried = true
+		return nil, c.turnedAway(malformed(err, len(form.Get("refresh_token"))))
+	}
+	s := policy.Subject{Addr: c.addr, Agent: c.agent, Request: c.id}
+	made, err := a.Authority.RefreshSession(c.ctx, &s, authority.Refresh{
+		Secret: secret, Scopes: strings.Fields(form.Get("scope")), Install: form.Get("install_id"),
+	})
+	if err != nil {
+		if fault.KindOf(err) == fault.Unauthenticated {
+			c.tried = true
+			err = c.turnedAway(err)
+		}
+		return nil, err
+	}
+	return map[string]any{
+		"access_token": made.Secret.Reveal(), "refresh_token": made.Refresh.Reveal(), "token_type": "Bearer",
+		"expires_in": int64(made.Token.FixedEnd.Sub(c.now) / time.Second), "scope": strings.Join(made.Token.Scopes, " "),
+	}, nil
+}
+
+// exchange gives a child of the token that is presented (RFC 8693).
+func (a *API) exchange(c *call, form url.Values) (any, error) {
 	if form.Get("subject_token") == "" {
 		return nil, fault.New(fault.Invalid, "subject_token_missing", "The token to be exchanged is missing.").WithFix("Send it as subject_token.")
 	}
@@ -259,7 +292,7 @@ func (a *API) oauthServer(c *call, _ *http.Request) error {
 	base := a.issuer(c)
 	return c.json(http.StatusOK, map[string]any{
 		"issuer": base, "token_endpoint": base + "/oauth2/token", "revocation_endpoint": base + "/oauth2/revoke",
-		"introspection_endpoint": base + "/oauth2/introspect", "grant_types_supported": []string{grantExchange},
+		"introspection_endpoint": base + "/oauth2/introspect", "grant_types_supported": []string{grantRefresh, grantExchange},
 		"response_types_supported": []string{}, "scopes_supported": policy.Scopes,
 		"token_endpoint_auth_methods_supported": []string{"none"}, "revocation_endpoint_auth_methods_supported": []string{"none"},
 		"introspection_endpoint_auth_methods_supported": []string{"client_secret_basic"},
@@ -287,8 +320,7 @@ func (a *API) formOf(op *huma.Operation, required []string, members ...string) {
 }
 
 func tokenForm(a *API, op *huma.Operation) {
-	a.formOf(op, []string{"grant_type", "subject_token", "subject_token_type"},
-		"grant_type", "subject_token", "subject_token_type", "requested_token_type", "scope", "resource", "audience", "expires_in", "name")
+	a.formOf(op, []string{"grant_type"}, "grant_type", "refresh_token", "install_id", "subject_token", "subject_token_type", "requested_token_type", "scope", "resource", "audience", "expires_in", "name")
 }
 
 func revokeForm(a *API, op *huma.Operation) {

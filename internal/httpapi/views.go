@@ -163,7 +163,7 @@ func (a *API) viewIssued(ctx context.Context, i authority.Issued) (api.Issued, e
 	if err != nil {
 		return api.Issued{}, err
 	}
-	out := api.Issued{Secret: i.Secret.Reveal(), Token: t, Replayed: i.Replayed}
+	out := api.Issued{Secret: i.Secret.Reveal(), RefreshToken: i.Refresh.Reveal(), Token: t, Replayed: i.Replayed}
 	if i.Predecessor == nil {
 		return out, nil
 	}

@@ -18,6 +18,8 @@ const (
 	SessionLifetime    = 12 * time.Hour
 	SessionMax         = 24 * time.Hour
 	InviteLifetime     = 24 * time.Hour
+	RefreshLifetime    = 30 * day // of a sign-in that is not refreshed
+	RefreshMax         = 90 * day // of a sign-in
 	DefaultGrace       = 24 * time.Hour
 	MaxGrace           = 7 * day
 	// ReadAfter is how long a token whose end was a clock still reads and

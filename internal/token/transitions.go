@@ -144,10 +144,7 @@ func (t Token) Rotate(r Rotation, secret Presented, h *Holder, past History, now
 	if r.NewFamily != "" {
 		successor.Family, successor.Generation, successor.BornAt = r.NewFamily, 1, now
 	}
-	if t.Renewal == Fixed {
-		successor.FixedEnd = now.Add(t.Lifetime)
-	}
-
+	// An end that was asked for stays: only the secret is new.
 	old = t
 	old.Successor = successor.ID
 	old.GraceUntil = now.Add(r.Grace)
