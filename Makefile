@@ -12,7 +12,7 @@ help: ## this list
 
 test: deps vet lint unit demo ## everything that CI runs
 
-deps: ## PostgreSQL, bubblewrap, nginx and HAProxy, if they are missing
+deps: ## PostgreSQL, bubblewrap, nginx, HAProxy and Node, if they are missing
 	@sh scripts/deps.sh
 
 vet: ## the compiler's own checks and the format

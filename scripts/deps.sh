@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs what the tests need beside Go: PostgreSQL's server, bubblewrap, nginx
-# and HAProxy.
+# Installs what the tests need beside Go: PostgreSQL's server, bubblewrap, nginx,
+# HAProxy, Node and npm.
 # As root on Debian it does so; elsewhere it says what is missing.
 set -eu
 
@@ -12,6 +12,8 @@ command -v setpriv >/dev/null 2>&1 || missing="$missing util-linux"
 for name in nginx haproxy; do
 	[ -x "/usr/sbin/$name" ] || command -v "$name" >/dev/null 2>&1 || missing="$missing $name"
 done
+command -v node >/dev/null 2>&1 || missing="$missing nodejs"
+command -v npm >/dev/null 2>&1 || missing="$missing npm"
 [ -z "$missing" ] && exit 0
 
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"net/http"
+	"net/url"
 	"os"
 	"strings"
 	"time"
@@ -48,10 +49,19 @@ func credential(h http.Header) (string, error) {
 		text, err := base64.StdEncoding.DecodeString(strings.Trim(v[6:], " "))
 		_, password, ok := strings.Cut(string(text), ":")
 		if err == nil && ok {
-			return password, nil
+			return unescaped(password), nil
 		}
 	}
 	return "", errScheme
+}
+
+// unescaped is a password as OAuth clients send it: form-encoded before it is
+// put into Basic (RFC 6749, section 2.3.1). A token of ours has no percent sign.
+func unescaped(password string) string {
+	if text, err := url.QueryUnescape(password); err == nil && strings.Contains(password, "%") {
+		return text
+	}
+	return password
 }
 
 // authenticate finds out who asks. On the local socket that is whoever opened

@@ -86,6 +86,9 @@ func (c *call) oauthFail(err error) {
 	p := c.refuse(err)
 	status, word := oauthError(c.route, p.fault)
 	c.Header().Set("Content-Type", "application/json")
+	if status != http.StatusUnauthorized {
+		c.Header().Del("WWW-Authenticate") // the form's token was refused, and not a client's
+	}
 	c.WriteHeader(status)
 	_ = json.NewEncoder(c).Encode(map[string]string{ // a client that has gone needs no answer
 		"error": word, "error_description": ascii(p.fault.Detail), "code": p.fault.Code, "fix": p.fault.Fix, "request_id": c.id,
