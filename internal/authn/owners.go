@@ -178,6 +178,14 @@ func (p *person) from(addr netip.Addr, now time.Time) (outside string, refused b
 	return outside, refused
 }
 
+// SeenToken takes over a record that was read from the store, if it is newer.
+func (t *Table) SeenToken(k token.Token) { t.Apply(Change{Tokens: []token.Token{k}}) }
+
+// SeenPrincipal takes over a record that was read from the store, if it is newer.
+func (t *Table) SeenPrincipal(p principal.Principal) {
+	t.Apply(Change{Principals: []principal.Principal{p}})
+}
+
 // EachToken goes through all tokens with their owners. What is added meanwhile
 // may be left out.
 func (t *Table) EachToken(do func(*token.Token, *principal.Principal)) {

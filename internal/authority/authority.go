@@ -25,6 +25,11 @@ type Table interface {
 	LastUse(token.ID) token.Use
 	// TokenOf finds the token of a secret, whatever its state.
 	TokenOf(token.Presented) (token.ID, bool)
+	// SeenToken and SeenPrincipal hand over records that were read from the store.
+	// What is said to have happened already must be in force before it is said:
+	// another call may have committed it a moment ago, and be about to tell.
+	SeenToken(token.Token)
+	SeenPrincipal(principal.Principal)
 	// History is what is known of a token's uses.
 	History(*token.Token) token.History
 	// Judge is what a token is at now, its parents included, and its nearest end.

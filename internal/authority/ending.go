@@ -48,6 +48,7 @@ func (a *Authority) end(ctx context.Context, s *policy.Subject, t token.Token, r
 	now := a.now()
 	ended, changed := t.Revoke(reason, jobs, now)
 	if !changed {
+		a.already(t)
 		return Revocation{Token: t, Already: true}, nil
 	}
 	e := a.event(s, action, now)
@@ -66,6 +67,13 @@ func (a *Authority) end(ctx context.Context, s *policy.Subject, t token.Token, r
 	}
 	a.table.Drain(t.Owner)
 	return Revocation{Token: ended, Revision: revision}, nil
+}
+
+// already makes sure that what stands in the store is in force here, before
+// somebody is told that it was so already.
+func (a *Authority) already(t token.Token) {
+	a.table.SeenToken(t)
+	a.table.Drain(t.Owner)
 }
 
 // endSignIn adds the other tokens of the sign-in that a session or refresh token
@@ -187,10 +195,12 @@ func (a *Authority) ReportLeak(ctx context.Context, s *policy.Subject, secrets [
 // wants a look before it is revoked.
 func (a *Authority) quarantine(ctx context.Context, s *policy.Subject, t token.Token) (Revocation, error) {
 	if t.Standing == token.Revoked {
+		a.already(t)
 		return Revocation{Token: t, Already: true}, nil
 	}
 	held, err := t.Quarantine()
 	if err != nil || held.Version == t.Version {
+		a.already(t)
 		return Revocation{Token: t, Already: true}, err
 	}
 	e := a.event(s, audit.TokenLeak, a.now())
@@ -213,6 +223,7 @@ func (a *Authority) RevokePresented(ctx context.Context, s *policy.Subject) erro
 		}
 		ended, changed := t.Revoke(token.ByOwner, token.Keep, a.now())
 		if !changed {
+			a.already(t)
 			return struct{}{}, nil
 		}
 		e := a.event(s, audit.TokenRevoke, a.now())

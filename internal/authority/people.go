@@ -313,6 +313,10 @@ func (a *Authority) person(ctx context.Context, s *policy.Subject, idOrName stri
 			return p, errSelf
 		}
 		out, changed, err := to(p)
+		if err == nil && !changed {
+			a.table.SeenPrincipal(p) // it must be in force before it is said to be
+			a.table.Drain(p.ID)
+		}
 		if err != nil || !changed {
 			return p, err
 		}

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"gradegate/internal/audit"
 	"gradegate/internal/authn"
 	"gradegate/internal/authority"
 	"gradegate/internal/clock"
@@ -284,6 +285,63 @@ func TestOlderGenerations(t *testing.T) {
 	}
 	if _, _, err := h.table.Authenticate(third.Secret.Presented(), netip.Addr{}); fault.CodeOf(err) != "token_revoked" {
 		t.Errorf("the third one after its successor was revoked: %v", err)
+	}
+}
+
+// R2.7: "it was so already" is an acknowledgement as well. Another call may have
+// committed a moment ago and not told the table yet.
+func TestAlreadyIsInForce(t *testing.T) {
+	h := open(t, policy.Rules{})
+	local := &policy.Subject{Local: true}
+	for name, c := range map[string]struct {
+		behind func(ann principal.Principal, k token.Token) authority.Decision
+		again  func(k token.Token) error
+		action audit.Action
+	}{
+		"revoked": {
+			func(_ principal.Principal, k token.Token) authority.Decision {
+				ended, _ := k.Revoke(token.ByAdmin, token.Keep, time.Now())
+				return authority.Decision{Tokens: []authority.TokenChange{{Old: &k, New: ended}}}
+			},
+			func(k token.Token) error {
+				_, err := h.Revoke(context.Background(), local, string(k.ID), "", token.Keep)
+				return err
+			},
+			audit.TokenRevoke,
+		},
+		"off-boarded": {
+			func(ann principal.Principal, _ token.Token) authority.Decision {
+				gone, _ := ann.Offboard(false, time.Now())
+				return authority.Decision{Principals: []authority.PrincipalChange{{Old: &ann, New: gone}}}
+			},
+			func(k token.Token) error {
+				_, err := h.Offboard(context.Background(), local, string(k.Owner), false)
+				return err
+			},
+			audit.UserOffboard,
+		},
+	} {
+		s, secret := h.person(t, "ann-"+name)
+		k, err := h.store.Token(t.Context(), s.Token)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// A table that is not told: as between a commit and its followers.
+		deaf := authn.New(time.Now, 0, policy.Rules{})
+		deaf.SeenPrincipal(s.Principal)
+		deaf.SeenToken(k)
+		if _, err := h.store.Commit(t.Context(), c.behind(s.Principal, k), audit.Event{ID: "evt_" + name, At: time.Now(), Action: c.action, Outcome: audit.Done}); err != nil {
+			t.Fatal(err)
+		}
+		late := house{authority.New(h.store, deaf, keys.New([keys.Size]byte{1}), time.Now), deaf, h.store}
+		h.Authority = late.Authority
+		if err := c.again(k); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := deaf.Authenticate(secret.Presented(), netip.Addr{}); err == nil {
+			t.Errorf("%s already, it was said, and the token is accepted", name)
+		}
+		h.Authority = authority.New(h.store, h.table, keys.New([keys.Size]byte{1}), time.Now)
 	}
 }
 

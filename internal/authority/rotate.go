@@ -167,6 +167,8 @@ func (a *Authority) Reused(ctx context.Context, s *policy.Subject) error {
 			}
 			if ended, changed := t.Revoke(token.Reused, token.CancelQueued, a.now()); changed {
 				d.Tokens = append(d.Tokens, TokenChange{Old: &t, New: ended})
+			} else {
+				a.already(t)
 			}
 		}
 		if len(d.Tokens) == 0 {
