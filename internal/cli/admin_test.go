@@ -55,7 +55,17 @@ quota: {per_day: 20}
 		}
 		_ = json.NewEncoder(w).Encode(spec)
 	})
-	m.run("", "competition", "apply", filepath.Join(m.home, "iris"), "--url", f.url).want(t, 0, "0 GPUs", "")
+	apply := []string{"competition", "apply", filepath.Join(m.home, "iris"), "--url", f.url}
+	m.run("", apply...).want(t, 0, "0 GPUs", "Created.\n")
+	before := api.Competition{
+		Name: "iris", Metrics: []string{"accuracy", "macro_f1"}, Files: []string{"train.csv", "more/test.csv"}, Open: true,
+		Resources: api.Resources{Memory: "256MiB", TimeLimit: "2h"}, Quota: api.QuotaRule{PerDay: 20},
+	}
+	f.on("GET /v1/competitions/iris", before)
+	m.run("", apply...).want(t, 0, "0 GPUs", "Its description is unchanged.")
+	before.Quota.PerDay, before.Open = 10, false
+	f.on("GET /v1/competitions/iris", before)
+	m.run("", apply...).want(t, 0, "0 GPUs", "Changed: quota, open. Its files were replaced")
 }
 
 func unpacked(t *testing.T, r *http.Request) (names []string) {
@@ -165,8 +175,8 @@ func TestCheckConfig(t *testing.T) {
 	}
 	m.run("", "check-config", "--listen", "0.0.0.0:80").want(t, 1, "", "Plain HTTP on 0.0.0.0:80")
 	m.write("gradegate.yaml", "listen: 127.0.0.1:9\nlisten_: 1\n", 0o600)
-	m.run("", "check-config", "--config", file).want(t, 1, "", "line 2: there is no setting listen_.")
-	m.run("", "serve", "--config", file).want(t, 1, "", "line 2: there is no setting listen_.")
+	m.run("", "check-config", "--config", file).want(t, 1, "", `line 2: there is no setting "listen_"; did you mean "listen"?`)
+	m.run("", "serve", "--config", file).want(t, 1, "", `line 2: there is no setting "listen_"; did you mean "listen"?`)
 	m.env = append(m.env, "GRADEGATE_CONFIG=/nowhere")
 	m.run("", "check-config").want(t, 1, "", "/nowhere")
 }

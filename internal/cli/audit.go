@@ -38,6 +38,7 @@ func (a *app) auditSearch() *cobra.Command {
 			if err := checkFilters(cmd, values); err != nil {
 				return err
 			}
+			dir = a.trailSource(cmd.Context(), dir)
 			names, err := a.namesOfPeople(cmd.Context(), dir)
 			if err != nil {
 				return err
@@ -57,7 +58,7 @@ func (a *app) auditSearch() *cobra.Command {
 		q[name] = c.Flags().String(name, "", what)
 	}
 	c.Flags().IntVar(&limit, "limit", 100, "at most so many")
-	c.Flags().StringVar(&dir, "dir", "", "read the files of a trail folder instead of asking the server; people are named by id")
+	c.Flags().StringVar(&dir, "dir", "", "read the files of a trail folder instead of asking the server; so it is with --data where the server does not answer; people are named by id")
 	return c
 }
 
@@ -76,7 +77,7 @@ func (a *app) auditTail() *cobra.Command {
 			if err := checkFilters(cmd, q); err != nil {
 				return err
 			}
-			if dir != "" {
+			if dir = a.trailSource(cmd.Context(), dir); dir != "" {
 				return a.tailFiles(cmd, dir, stream, lines, follow)
 			}
 			client, err := a.client()
@@ -113,7 +114,7 @@ func (a *app) auditTail() *cobra.Command {
 	c.Flags().IntVarP(&lines, "lines", "n", 20, "at most so many")
 	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on with what is written from now on")
 	c.Flags().StringVar(&stream, "stream", "", "only one stream: use or act; default: both, by time")
-	c.Flags().StringVar(&dir, "dir", "", "read the files of a trail folder instead of asking the server")
+	c.Flags().StringVar(&dir, "dir", "", "read the files of a trail folder instead of asking the server; so it is with --data where the server does not answer")
 	return c
 }
 

@@ -46,14 +46,14 @@ or put back later without gradegate audit verify --checkpoint FILE saying so.`,
 			if stream != "" {
 				streams = []string{stream}
 			}
-			all, err := a.firstCheckpoints(cmd, dir, streams)
+			all, err := a.firstCheckpoints(cmd, a.trailSource(cmd.Context(), dir), streams)
 			if err != nil {
 				return err
 			}
 			return a.print(checkpoints(all))
 		},
 	}
-	c.Flags().StringVar(&dir, "dir", "", "read the files of a trail folder instead of asking the server")
+	c.Flags().StringVar(&dir, "dir", "", "read the files of a trail folder instead of asking the server; so it is with --data where the server does not answer")
 	c.Flags().StringVar(&stream, "stream", "", "only one stream: use or act")
 	return c
 }

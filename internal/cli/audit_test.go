@@ -313,3 +313,33 @@ func TestTailFiles(t *testing.T) {
 		}
 	}
 }
+
+// TestTrailOfADataFolder: --data means the trail of that folder's server, where
+// its configuration puts it, also when the server is dead.
+func TestTrailOfADataFolder(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	data, elsewhere := filepath.Join(m.home, "data"), filepath.Join(m.home, "elsewhere")
+	key := trailIn(t, filepath.Join(data, "audit"), 2)
+	m.run("", "audit", "verify", "--data", data, "--key", key).want(t, 0, "The trail is whole.", "")
+	m.run("", "audit", "verify", "--data", elsewhere, "--key", key).want(t, 1, "", filepath.Join(elsewhere, "audit")+" holds no audit trail")
+	for _, line := range []string{"search --action token.", "tail --stream act", "checkpoint --stream act"} {
+		args := append(append([]string{"audit"}, strings.Fields(line)...), "--data", data)
+		got := m.run("", args...)
+		got.want(t, 0, "", "The server does not answer; this is from its files in "+filepath.Join(data, "audit")+".\n")
+		if want := map[bool]string{true: "act", false: "token.revoke"}[strings.HasPrefix(line, "checkpoint")]; !strings.Contains(got.out, want) {
+			t.Errorf("%s: %s", line, got.out)
+		}
+	}
+
+	trailIn(t, elsewhere, 1)
+	conf := m.write("gradegate.yaml", "data: "+data+"\naudit: {dir: "+elsewhere+"}\n", 0o600)
+	for _, env := range []string{"GRADEGATE_CONFIG=" + conf, "GRADEGATE_AUDIT_DIR=" + elsewhere} {
+		m.env = append(m.env[:1:1], env)
+		m.run("", "audit", "verify", "--data", data, "--key", key, "-o", "json").want(t, 0, `"lines": 1,`, "")
+	}
+	m.env = append(m.env[:1:1], "GRADEGATE_CONFIG="+conf)
+	m.run("", "audit", "verify", "--key", key, "-o", "json").want(t, 0, `"lines": 1,`, "")
+	m.env = append(m.env[:1:1], "GRADEGATE_CONFIG="+m.write("bad.yaml", "x: 1", 0o600))
+	m.run("", "audit", "verify", "--data", data, "--key", key).want(t, 0, "2 lines", "")
+}

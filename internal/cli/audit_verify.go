@@ -21,11 +21,15 @@ func (a *app) auditVerify() *cobra.Command {
 	c := &cobra.Command{
 		Use: "verify", Short: "Prove the trail with its files and the public key alone", Args: cobra.NoArgs,
 		Long: `Reads every line of a trail folder and checks it against the signed checkpoints:
-edits, removed lines and a cut end show. It needs no server and no secret.
+edits, removed lines and a cut end show. It needs no server and no secret. Without
+--dir it is the trail of the data folder (--data), where the configuration puts it.
 Keep checkpoints elsewhere (gradegate audit checkpoint) and give them with
 --checkpoint, and even a cut of files and checkpoints shows.`,
-		Example: "  gradegate audit verify --dir gradegate-data/audit",
+		Example: "  gradegate audit verify --data gradegate-data\n  gradegate audit verify --dir gradegate-data/audit",
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if dir == "" {
+				dir = a.trailFolder()
+			}
 			key, err := a.verifyingKey(cmd, key)
 			if err != nil {
 				return err
@@ -48,7 +52,7 @@ Keep checkpoints elsewhere (gradegate audit checkpoint) and give them with
 			return a.verdict(r)
 		},
 	}
-	c.Flags().StringVar(&dir, "dir", "gradegate-data/audit", "folder of the trail")
+	c.Flags().StringVar(&dir, "dir", "", "folder of the trail (default: that of --data, or of ./gradegate-data)")
 	c.Flags().StringVar(&key, "key", "", "the verifying key, or a file with it; default: ask the server")
 	c.Flags().StringArrayVar(&known, "checkpoint", nil, "file with checkpoints that were kept elsewhere (again for more)")
 	return c

@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"net/url"
@@ -45,6 +47,35 @@ func (a *app) searchTrail(cmd *cobra.Command, dir string, v url.Values, limit in
 		events[i] = server.WireEvent(f)
 	}
 	return events, err
+}
+
+// trailFolder is where the server of the data folder keeps its trail: by the
+// configuration with which it would start here, or beside its data.
+func (a *app) trailFolder() string {
+	c, _, err := a.load(&serverFlags{})
+	if err != nil { // told to whoever starts a server
+		c = config.Default()
+		c.Data = cmp.Or(a.data, c.Data)
+	}
+	return c.Path(c.Audit.Dir, "audit")
+}
+
+// trailSource is the folder to read the trail from, or "" to ask the server. The
+// local administrator of a server that is dead has its files.
+func (a *app) trailSource(ctx context.Context, dir string) string {
+	if dir != "" || a.data == "" {
+		return dir
+	}
+	client, err := a.socket()
+	if err == nil {
+		_, err = client.Health(ctx)
+	}
+	if e, ok := errors.AsType[*api.Error](err); !ok || e.Code != "unreachable" {
+		return ""
+	}
+	dir = a.trailFolder()
+	a.hint("The server does not answer; this is from its files in %s.", dir)
+	return dir
 }
 
 // moment reads an instant, or a span back from now, as the server does.

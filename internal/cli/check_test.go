@@ -38,7 +38,7 @@ func TestCheckSendsNothing(t *testing.T) {
 		"id,probability\n1,0.5\n":         "",
 		"id,species\n1,a\n":               "must begin with the line id,label",
 		"id,label\n":                      "has no rows",
-		"":                                "holds no files",
+		"":                                "The file is empty.",
 		"id,label\n1,a\n1,b\n":            "repeats an id",
 		"id,label\n1\n":                   "where 2 belong",
 		"id,label\n1,\n":                  "empty or overlong field",

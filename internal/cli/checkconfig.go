@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -193,9 +194,9 @@ func tryKey(path string) trial {
 }
 
 func tryTLS(c config.Config) trial {
-	t := trial{Name: "tls", Status: "ok", Path: c.TLS.Cert, Detail: "and its key can be read and belong together."}
+	t := trial{Name: "tls", Status: "ok", Path: cmp.Or(c.TLS.Cert, "(no cert)"), Detail: "can be read, and its key belongs to it."}
 	if _, err := tls.LoadX509KeyPair(c.TLS.Cert, c.TLS.Key); err != nil {
-		t.Status, t.Detail, t.fix = "bad", fmt.Sprintf("or its key cannot be used: %v.", err), "Check tls.cert and tls.key."
+		t.Status, t.Detail, t.fix = "bad", fmt.Sprintf("cannot be used with the key %s: %v.", cmp.Or(c.TLS.Key, "(no key)"), err), "Check tls.cert and tls.key: PEM files that belong together, and that the server's user may read."
 	}
 	return t
 }

@@ -46,7 +46,11 @@ func TestCheckConfigTriesFolders(t *testing.T) {
 	}
 	long := filepath.Join(m.home, strings.Repeat("x", 100))
 	m.run("", "check-config", "--data", long).want(t, 1, "", "too long for a socket")
-	m.run("", "check-config", "--config", m.write("tls.yaml", "tls: {cert: /nope.pem, key: /nope.key}\n", 0o600), "--data", data).want(t, 1, "", "tls")
+	m.run("", "check-config", "--config", m.write("tls.yaml", "tls: {cert: /nope.pem, key: /nope.key}\n", 0o600), "--data", data).
+		want(t, 1, "", "error: tls: /nope.pem cannot be used with the key /nope.key: open /nope.pem: no such file or directory.\n")
+	m.run("", "check-config", "--config", m.write("typo.yaml", "policy:\n  lifetme: 90d\n", 0o600)).
+		want(t, 1, "", `line 2: there is no setting "lifetme" in policy; did you mean "lifetime"?`+"\nkeys: max_per_user lifetime max_lifetime\n")
+	m.run("", "serve", "--config", m.write("limits.yaml", "limits: {submits: 0}\n", 0o600), "--data", data).want(t, 1, "", "error: limits.submits is below 1.\n")
 }
 
 // TestCheckConfigAsJSON: every setting and every check, and a bad one as a

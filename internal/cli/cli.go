@@ -44,8 +44,11 @@ type app struct {
 	tokenFile         string
 	tokenStdin, quiet bool
 	stdinTaken        bool
-	// attended is set if somebody sits at a terminal and can be asked.
-	attended   bool
+	// attended is set if somebody sits at a terminal and can be asked, and typed
+	// if what is read from stdin comes from a keyboard.
+	attended, typed bool
+	// mistake is what the page of help that was asked for would have hidden.
+	mistake    error
 	credential source
 	shadowed   []string
 	// started is set once a command's own work begins: what fails before that
@@ -72,17 +75,22 @@ func Run(ctx context.Context, args, env []string, stdin io.Reader, stdout, stder
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the program at once
 	a := &app{args: args, env: env, stdin: stdin, stdout: stdout, stderr: stderr}
-	a.attended = terminal(stdin) && terminal(stderr)
+	a.typed = terminal(stdin)
+	a.attended = a.typed && terminal(stderr)
 	return a.run(ctx)
 }
 
 func (a *app) run(ctx context.Context) int {
+	a.stdin = &interruptible{r: a.stdin, done: ctx.Done()}
 	root := a.root()
 	root.SetArgs(a.args)
 	root.SetIn(a.stdin)
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
 	cmd, err := root.ExecuteContextC(ctx)
+	if err == nil {
+		err = a.mistake
+	}
 	if err == nil {
 		return exitOK
 	}

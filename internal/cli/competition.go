@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"io"
+	"reflect"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -61,6 +62,28 @@ func (a *app) printCompetition(c api.Competition) error {
 	}})
 }
 
+// changed are the parts of a competition's description that are not as they were.
+func changed(old, now api.Competition) (parts []string) {
+	for _, p := range []struct {
+		name     string
+		old, now any
+	}{
+		{"title", old.Title, now.Title},
+		{"description", old.Description, now.Description},
+		{"metrics", old.Metrics, now.Metrics},
+		{"accept", old.Accept, now.Accept},
+		{"public", old.Files, now.Files},
+		{"resources", old.Resources, now.Resources},
+		{"quota", old.Quota, now.Quota},
+		{"open", old.Open, now.Open},
+	} {
+		if !reflect.DeepEqual(p.old, p.now) {
+			parts = append(parts, p.name)
+		}
+	}
+	return parts
+}
+
 func yesNo(b bool) string {
 	if b {
 		return "yes"
@@ -116,9 +139,22 @@ hidden/labels.csv. Doing it again changes the competition to what the folder say
 			if err != nil {
 				return err
 			}
+			before, err := client.CompetitionByName(cmd.Context(), spec.Name)
+			if err != nil && !isMissing(err) {
+				return err
+			}
+			known := err == nil
 			made, err := client.ApplyCompetition(cmd.Context(), spec, pack)
 			if err != nil {
 				return err
+			}
+			switch changes := changed(before, made); {
+			case !known:
+				a.hint("Created.")
+			case len(changes) > 0:
+				a.hint("Changed: %s. Its files were replaced by those of the folder.", strings.Join(changes, ", "))
+			default:
+				a.hint("Its description is unchanged. Its files were replaced by those of the folder.")
 			}
 			return a.printCompetition(made)
 		},

@@ -28,6 +28,7 @@ func (a *app) confirm(given bool, what string) error {
 	fmt.Fprintf(a.stderr, "%s\nGo on? [y/N] ", clean(what))
 	line, err := bufio.NewReader(io.LimitReader(a.stdin, 100)).ReadString('\n')
 	if err != nil && !errors.Is(err, io.EOF) {
+		fmt.Fprintln(a.stderr) // behind the question
 		return err
 	}
 	if yes := strings.ToLower(strings.TrimSpace(line)); yes != "y" && yes != "yes" {

@@ -205,7 +205,7 @@ func readFile(path, from string) (string, error) {
 	}
 	if err != nil {
 		return "", fault.Wrap(fault.Invalid, "file_unreadable", fmt.Sprintf("%s: %s cannot be read: %v.", from, path, plainly(err)), err).
-			WithFix("Name another file with %s, or leave it out.", from)
+			WithFix("Name a file that is there and has something in it with %s.", from)
 	}
 	return string(data), nil
 }
@@ -224,6 +224,9 @@ func (a *app) fromStdin() (source, error) {
 		return source{}, nil
 	}
 	a.stdinTaken = true
+	if a.typed {
+		a.hint("Waiting for the token on stdin; Ctrl-D ends it.")
+	}
 	data, err := io.ReadAll(io.LimitReader(a.stdin, 4096))
 	if err == nil && strings.TrimSpace(string(data)) == "" {
 		err = fault.New(fault.Invalid, "token_stdin", "--token-stdin is given, and stdin is empty.").WithFix("printf %%s \"$TOKEN\" | gradegate whoami --token-stdin")

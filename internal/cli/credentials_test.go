@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"encoding/json"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -239,12 +240,94 @@ func TestLogout(t *testing.T) {
 	f, m := newFake(t), newMachine(t)
 	f.on("DELETE /v1/tokens/self", api.Revoked{Token: laptop()})
 	m.write(m.hosts(), "current: "+f.url+"\ntokens: {\""+f.url+"\": "+secretOf(token.Session)+", \"https://other\": x}\n", 0o600)
-	m.run("", "logout").want(t, 0, "", "Signed out of "+f.url)
+	m.run("", "logout").want(t, 0, "", "Signed out of "+f.url+"; the token is revoked.")
+	if f.last().route != "DELETE /v1/tokens/self" {
+		t.Error(f.last().route)
+	}
 	data, err := os.ReadFile(m.hosts())
 	if err != nil || strings.Count(string(data), f.url) != 1 || !strings.Contains(string(data), "https://other: x") {
 		t.Errorf("%s %v", data, err)
 	}
 	m.run("", "logout", "--url", f.url).want(t, 0, "", "Nobody is signed in")
+}
+
+// TestLogoutSparesOtherMachines: a personal token may be in use elsewhere, so
+// that this machine only forgets it, unless it is said.
+func TestLogoutSparesOtherMachines(t *testing.T) {
+	t.Parallel()
+	f := newFake(t)
+	f.on("DELETE /v1/tokens/self", api.Revoked{Token: laptop()})
+	m, secret := signedIn(t, f, token.Personal)
+	m.run("", "logout").want(t, 0, "", idOf(t, secret)+", which stays active. To end it, where its owner is signed in, or as an administrator: gradegate token revoke "+idOf(t, secret)+"\n")
+	if len(f.requests()) != 0 || (&app{env: m.env}).stored(f.url, idOf(t, secret)) {
+		t.Error("it was ended, or kept")
+	}
+	m, secret = signedIn(t, f, token.Personal)
+	m.run("", "logout", "--revoke").want(t, 0, "", "the token is revoked")
+	if last := f.last(); last.route != "DELETE /v1/tokens/self" || last.token != secret || (&app{env: m.env}).stored(f.url, idOf(t, secret)) {
+		t.Errorf("%+v", last)
+	}
+}
+
+// TestLoginTakesAPlace: what was stored before is named with its owner, and what
+// becomes of it is said; a session is ended by its own secret, another token is not.
+func TestLoginTakesAPlace(t *testing.T) {
+	t.Parallel()
+	code, joe := secretOf(token.Invite), ann()
+	joe.ID, joe.Name = "usr_2", "joe"
+	for _, k := range []token.Kind{token.Session, token.Personal} {
+		f, fresh := newFake(t), secretOf(token.Session)
+		m, old := signedIn(t, f, k)
+		f.on("POST /v1/invites/redeem", api.Issued{Secret: fresh, User: ptr(joe), Token: laptop()}).
+			on("GET /v1/whoami", api.Whoami{User: ptr(ann())}).on("DELETE /v1/tokens/self", api.Revoked{})
+		becomes := "is ended."
+		if k == token.Personal {
+			becomes = "stays active, and this machine forgets it."
+		}
+		m.answers("n\n", "login", "--invite", code).want(t, 1, "", idOf(t, old)+", ann's, which gives way to the new one: it "+becomes+"\nGo on? [y/N] Nothing was done.")
+		if f.last().route != "GET /v1/whoami" || !(&app{env: m.env}).stored(f.url, idOf(t, old)) {
+			t.Error("a no was taken for a yes")
+		}
+		got := m.run("", "login", "--invite", code)
+		ended, last := f.last().route == "DELETE /v1/tokens/self" && f.last().token == old, "Ended the session "+idOf(t, old)+", ann's, which was stored here.\n"
+		if k == token.Personal {
+			last = "This machine has forgotten the token " + idOf(t, old) + ", ann's, which stays active. To end it, where its owner is signed in, or as an administrator: gradegate token revoke " + idOf(t, old) + "\n"
+		}
+		got.want(t, 0, "joe", last)
+		if ended != (k == token.Session) || strings.Contains(got.errout, "warning") || !(&app{env: m.env}).stored(f.url, idOf(t, fresh)) {
+			t.Errorf("%v: ended %v %s", k, ended, got.errout)
+		}
+	}
+}
+
+// TestLoginAsksForStrangersOnly: one's own token, and one that is dead, give way
+// without a question.
+func TestLoginAsksForStrangersOnly(t *testing.T) {
+	t.Parallel()
+	f, fresh := newFake(t), secretOf(token.Personal)
+	m, old := signedIn(t, f, token.Session)
+	file, joe := m.write("token", fresh, 0o600), ann()
+	joe.ID, joe.Name = "usr_2", "joe"
+	owner := map[string]api.User{fresh: ann(), old: joe}
+	f.handle("GET /v1/whoami", func(w http.ResponseWriter, r *http.Request) {
+		u := owner[strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")]
+		_ = json.NewEncoder(w).Encode(api.Whoami{User: &u})
+	}).on("DELETE /v1/tokens/self", api.Revoked{})
+	m.answers("\n", "login", "--token-file", file).want(t, 1, "", "joe's, which gives way to the new one: it is ended.\nGo on? [y/N] Nothing was done.")
+	owner[old] = ann()
+	m.answers("", "login", "--token-file", file).want(t, 0, "ann", "Ended the session")
+	m.answers("", "login", "--token-file", file).want(t, 0, "ann", "Signed in") // the same once more
+	if f.last().route != "GET /v1/whoami" {
+		t.Error("it ended itself")
+	}
+	owner[fresh] = joe
+	m.answers("", "login", "--token-file", m.write("other", old, 0o600), "--yes").want(t, 0, "ann", "has forgotten the token "+idOf(t, fresh)+", joe's,")
+
+	f.handle("GET /v1/whoami", func(w http.ResponseWriter, _ *http.Request) { f.refuse(w, 401, "token_revoked", "No.", "") }).
+		on("POST /v1/invites/redeem", api.Issued{Secret: fresh, User: ptr(ann()), Token: laptop()})
+	if got := m.answers("", "login", "--invite", secretOf(token.Invite)); got.code != 0 || strings.Contains(got.errout, idOf(t, old)) {
+		t.Errorf("what is dead was spoken of: %s", got.errout)
+	}
 }
 
 // TestLogoutWithoutServer: whoever leaves a machine wants the token gone from

@@ -28,7 +28,8 @@ func (a *app) demo() *cobra.Command {
 		Use: "demo", Short: "The whole story on a fresh server in a temporary folder", Args: cobra.NoArgs,
 		Long: `Starts a real server on loopback, with its data in a temporary folder, and plays
 the whole story through its API: people, tokens, jobs, grades, a leak, a crash.
-A step that does not hold prints FAIL, keeps the folder and ends with an error.`,
+A step that does not hold prints FAIL, keeps the folder and ends with an error.
+Without --exit the server then stays up, until Ctrl-C ends it and removes the folder.`,
 		Example: "  gradegate demo --exit",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.play(cmd.Context(), leave, grace)
@@ -73,6 +74,9 @@ func (a *app) play(ctx context.Context, leave bool, grace time.Duration) error {
 		start := time.Now()
 		detail, err := step.do(s, ctx)
 		took := time.Since(start).Round(time.Millisecond)
+		if err != nil && ctx.Err() != nil {
+			return errors.Join(stopped("The demo's server is stopped and its folder removed."), s.stop(syscall.SIGTERM), os.RemoveAll(dir))
+		}
 		if err != nil {
 			fmt.Fprintf(a.stdout, "FAIL  %-52s %8s  %v\n", step.what, took, err)
 			stopErr := s.stop(syscall.SIGTERM)
@@ -86,7 +90,7 @@ func (a *app) play(ctx context.Context, leave bool, grace time.Duration) error {
 	if leave {
 		return errors.Join(s.stop(syscall.SIGTERM), os.RemoveAll(dir))
 	}
-	fmt.Fprintf(a.stdout, "The server stays up at %s with its data in %s; Ctrl-C stops it.\n", s.url, s.data())
+	fmt.Fprintf(a.stdout, "The server stays up at %s with its data in %s; Ctrl-C ends it and removes its folder.\n", s.url, s.data())
 	fmt.Fprintf(a.stdout, "Look around: gradegate competition leaderboard iris --data %s\n", s.data())
 	<-ctx.Done()
 	return errors.Join(s.stop(syscall.SIGTERM), os.RemoveAll(dir))
@@ -114,6 +118,8 @@ func (s *stage) start(ctx context.Context, listen string) error {
 	// The story ends the server itself, by name or by signal: not with ctx.
 	s.child = exec.Command(self, "serve", "--data", s.data(), "--ledger", filepath.Join(s.dir, "ledger"), "--listen", listen)
 	s.child.Env = bare(os.Environ())
+	// Ctrl-C is for the demo, which then ends its server.
+	s.child.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	s.child.Stderr = s.out
 	pipe, err := s.child.StdoutPipe()
 	if err != nil {

@@ -92,6 +92,10 @@ func args(c *cobra.Command) string {
 // showHelp writes the page of one command. The first page is short on purpose:
 // nine commands are what most people ever need.
 func (a *app) showHelp(c *cobra.Command, _ []string) {
+	if typed := c.Flags().Args(); len(typed) > 0 && c.HasSubCommands() {
+		a.mistake = unknownCommand(c, typed[0]) // --help behind a word that is no command
+		return
+	}
 	w := a.stdout
 	about := c.Long
 	if about == "" {

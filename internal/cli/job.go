@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
@@ -61,9 +62,15 @@ func (a *app) jobList() *cobra.Command {
 				}
 				all = append(all, j)
 			}
-			return a.print(list(all, func(j api.Job) string { return j.ID }, "JOB\tCOMPETITION\tSTATE\tSCORE\tHANDED IN\tFILE", func(j api.Job) []string {
-				return []string{j.ID, j.Competition, stateOf(j), orDash(scores(j.Scores)), ago(j.CreatedAt), orDash(j.Submission.Name)}
-			}))
+			if len(all) == 0 && competition != "" { // as it would be of one that does not exist
+				if _, err := client.CompetitionByName(cmd.Context(), competition); isMissing(err) {
+					return err
+				}
+			}
+			if user != "" {
+				return a.print(a.jobsOfPeople(cmd.Context(), all))
+			}
+			return a.print(jobTable(all, "", nil))
 		},
 	}
 	c.Flags().StringVar(&competition, "competition", "", "only those of a competition")
@@ -71,6 +78,28 @@ func (a *app) jobList() *cobra.Command {
 	c.Flags().StringVar(&user, "user", "", "somebody else's, or * for all (administrators and auditors)")
 	c.Flags().IntVar(&limit, "limit", 50, "at most so many")
 	return c
+}
+
+// jobTable shows jobs to people, with one more column in front if it has a head.
+func jobTable(all []api.Job, head string, more func(api.Job) string) result {
+	return list(all, func(j api.Job) string { return j.ID }, head+"JOB\tCOMPETITION\tSTATE\tSCORE\tHANDED IN\tFILE", func(j api.Job) []string {
+		cells := []string{j.ID, j.Competition, stateOf(j), orDash(scores(j.Scores)), ago(j.CreatedAt), orDash(j.Submission.Name)}
+		if more != nil {
+			cells = append([]string{more(j)}, cells...)
+		}
+		return cells
+	})
+}
+
+// jobsOfPeople is a table that says whose the jobs are.
+func (a *app) jobsOfPeople(ctx context.Context, all []api.Job) result {
+	names, _ := a.namesOfPeople(ctx, "") // ids will do
+	return jobTable(all, "USER\t", func(j api.Job) string { return who(j.UserID, names) })
+}
+
+func isMissing(err error) bool {
+	e, ok := errors.AsType[*api.Error](err)
+	return ok && e.Status == http.StatusNotFound
 }
 
 // stateNames are the states of a job, in the order in which it goes through them.
@@ -98,7 +127,22 @@ func scores(s map[string]float64) string {
 	return strings.Join(names, ", ")
 }
 
-func (a *app) printJob(j api.Job) error {
+// ownerOf names the owner of a job if that is somebody else than who asks.
+func (a *app) ownerOf(ctx context.Context, client *api.Client, j api.Job) string {
+	if a.output != "table" {
+		return ""
+	}
+	me, err := client.Whoami(ctx)
+	if err != nil || me.User != nil && me.User.ID == j.UserID {
+		return "" // a job is shown to others only if they may see people
+	}
+	if u, err := client.UserByID(ctx, j.UserID); err == nil {
+		return u.Name
+	}
+	return j.UserID
+}
+
+func (a *app) printJob(j api.Job, owner string) error {
 	code := ""
 	if j.ExitCode != nil && j.Reason == "exit_code" {
 		code = strconv.Itoa(*j.ExitCode)
@@ -107,7 +151,7 @@ func (a *app) printJob(j api.Job) error {
 		a.hint("What it printed: gradegate job logs %s", j.ID)
 	}
 	return a.print(result{json: j, name: j.ID, table: func(w io.Writer) {
-		facts(w, "job", j.ID, "competition", j.Competition, "state", stateOf(j), "detail", explained(j), "exit code", code, "score", scores(j.Scores),
+		facts(w, "job", j.ID, "owner", owner, "competition", j.Competition, "state", stateOf(j), "detail", explained(j), "exit code", code, "score", scores(j.Scores),
 			"handed in", when(&j.CreatedAt), "started", when(j.StartedAt), "ended", when(j.EndedAt), "what", j.Submission.Kind+" "+j.Submission.Name,
 			"entry point", j.Submission.Entry, "labels", labelled(j.Labels), "isolation", j.Isolation, "gpus", strings.Join(j.GPUs, ","),
 			"submitted by", unverified(j.SubmittedBy), "with token", j.TokenID)
@@ -153,7 +197,7 @@ func (a *app) showJob(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	return a.printJob(j)
+	return a.printJob(j, a.ownerOf(ctx, client, j))
 }
 
 func (a *app) jobLogs() *cobra.Command {
@@ -169,7 +213,11 @@ where the line begins in the log, and what it says.`,
 			if err != nil {
 				return err
 			}
-			return a.copyLog(cmd.Context(), client, args[0], follow)
+			err = a.copyLog(cmd.Context(), client, args[0], follow)
+			if err != nil && follow && cmd.Context().Err() != nil {
+				return goesOn(args[0])
+			}
+			return err
 		},
 	}
 	c.Flags().BoolVarP(&follow, "follow", "f", false, "stay until the job ends")
@@ -291,7 +339,7 @@ To stop waiting does nothing to the job.`,
 
 // over prints a finished job and turns a missing grade into an exit code.
 func (a *app) over(j api.Job) error {
-	if err := a.printJob(j); err != nil {
+	if err := a.printJob(j, ""); err != nil {
 		return err
 	}
 	if j.State != "succeeded" {
@@ -333,10 +381,18 @@ func (a *app) wait(ctx context.Context, client *api.Client, id string, timeout t
 			return known, fault.New(fault.Unavailable, waitTimeout, "Still %s after %s; the job goes on.", first([]string{known.State}, "unknown"), timeout).
 				WithFix("gradegate job wait %s", id)
 		}
+		if ctx.Err() != nil {
+			return known, goesOn(id)
+		}
 		if err != nil {
 			return known, err
 		}
 	}
+}
+
+// goesOn is the end of a command that followed a job and was interrupted.
+func goesOn(id string) error {
+	return stopped(fmt.Sprintf("The job goes on. Look at it: gradegate job show %s; wait for it again: gradegate job wait %s", id, id))
 }
 
 func final(state string) bool { return job.State(state).Final() }

@@ -89,7 +89,7 @@ func TestInterrupted(t *testing.T) {
 		cancel()
 	})
 	var out, errout strings.Builder
-	if code := Run(ctx, []string{"job", "wait", "job_1", "--url", f.url}, m.env, nil, &out, &errout); code != 130 || errout.String() != "interrupted\n" {
+	if code := Run(ctx, []string{"job", "wait", "job_1", "--url", f.url}, m.env, nil, &out, &errout); code != 130 || errout.String() != "Interrupted. The job goes on. Look at it: gradegate job show job_1; wait for it again: gradegate job wait job_1\n" {
 		t.Errorf("%d %q", code, errout.String())
 	}
 }
@@ -160,7 +160,8 @@ func TestSubmit(t *testing.T) {
 	m.write("handle", "of an older job", 0o644)
 	got := m.run("", "submit", "iris", program(m), "--label", "run=a=b", "--submitted-by", "joe", "--entry", "run.sh",
 		"--handle-file", kept, "--url", f.url, "--", "--fast", "")
-	got.want(t, 0, "job_1", "warning: Your token ends before the job's time limit.\nFollow it: gradegate job wait job_1\n")
+	got.want(t, 0, "job_1", "warning: Your token ends before the job's time limit.\nIts handle is in "+kept+". It shows, follows and cancels this one job")
+	got.want(t, 0, "", "Follow it: gradegate job logs -f job_1\nWait for its grade: gradegate job wait job_1\n")
 	if strings.Contains(got.out+got.errout, handle) {
 		t.Error("the handle was shown to nobody who asked")
 	}
@@ -277,13 +278,43 @@ func TestJobList(t *testing.T) {
 	f.on("GET /v1/jobs", api.Page[api.Job]{Items: two})
 	got := m.run("", "job", "list", "--competition", "iris", "--state", "failed", "--user", "*", "--limit", "1", "--url", f.url)
 	got.want(t, 0, "failed (time_limit)", "There are more: --limit 2")
-	if strings.Contains(got.out, "job_1") || f.last().route != "GET /v1/jobs?competition=iris&limit=2&state=failed&user=%2A" {
-		t.Errorf("%s %s", f.last().route, got.out)
+	if route := f.requests()[0].route; strings.Contains(got.out, "job_1") || route != "GET /v1/jobs?competition=iris&limit=2&state=failed&user=%2A" {
+		t.Errorf("%s %s", route, got.out)
 	}
 	m.run("", "job", "list", "--limit", "5000", "--url", f.url).want(t, 0, "a 1.0000, b 0.5000", "")
 	if f.last().route != "GET /v1/jobs?limit=1000" {
 		t.Error(f.last().route)
 	}
+}
+
+// TestWhoseJobs: where jobs of others can stand, the table says whose they are,
+// by the name if the server tells it; what cannot be found was not there.
+func TestWhoseJobs(t *testing.T) {
+	t.Parallel()
+	f, m := newFake(t), newMachine(t, "GRADEGATE_TOKEN="+secretOf(token.Personal))
+	mine := api.Job{ID: "job_1", UserID: "usr_1", State: "queued", CreatedAt: time.Now()}
+	other := api.Job{ID: "job_2", UserID: "usr_2", State: "queued", CreatedAt: time.Now()}
+	f.on("GET /v1/jobs", api.Page[api.Job]{Items: []api.Job{mine, other}}).on("GET /v1/users", api.Page[api.User]{Items: []api.User{ann()}}).
+		on("GET /v1/jobs/job_1", mine).on("GET /v1/jobs/job_2", other).on("GET /v1/whoami", api.Whoami{User: ptr(ann())})
+	got := m.run("", "job", "list", "--user", "*", "--url", f.url)
+	for _, line := range []string{"USER   JOB ", "ann    job_1 ", "usr_2  job_2 "} {
+		got.want(t, 0, line, "")
+	}
+	if got := m.run("", "job", "list", "--url", f.url); strings.Contains(got.out, "USER") {
+		t.Error(got.out)
+	}
+	if got := m.run("", "job", "show", "job_1", "--url", f.url); got.code != 0 || strings.Contains(got.out, "owner") {
+		t.Errorf("one's own: %s", got.out)
+	}
+	m.run("", "job", "show", "job_2", "--url", f.url).want(t, 0, "owner      usr_2", "")
+	joe := ann()
+	joe.Name = "joe"
+	f.on("GET /v1/users/usr_2", joe)
+	m.run("", "job", "show", "job_2", "--url", f.url).want(t, 0, "owner      joe", "")
+
+	f.on("GET /v1/jobs", api.Page[api.Job]{}).on("GET /v1/competitions/iris", api.Competition{Name: "iris"})
+	m.run("", "job", "list", "--competition", "iris", "--url", f.url).want(t, 0, "JOB ", "")
+	m.run("", "job", "list", "--competition", "nope", "--url", f.url).want(t, 3, "", "There is no such thing")
 }
 
 func TestCancelAndResult(t *testing.T) {

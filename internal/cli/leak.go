@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"regexp"
@@ -61,7 +62,7 @@ func (a *app) leakCmd() *cobra.Command {
 	var every bool
 	report := &cobra.Command{
 		Use: "report", Short: "Report tokens that were seen where they do not belong; they die at once", Args: cobra.NoArgs,
-		Long: `Reads a file or stdin and reports every token in it, wherever it stands: a log or a
+		Long: `Reads a file, or without one stdin, and reports every token in it, wherever it stands: a log or a
 notebook will do. Whoever holds a token may report it; no sign-in is needed. The
 answer is the same for real tokens and for invented ones. Imported tokens have no
 form by which they are found: list them alone in a file, and use --words.`,
@@ -107,11 +108,15 @@ form by which they are found: list them alone in a file, and use --words.`,
 // readFileOrStdin reads what a flag names; - and nothing are stdin.
 func (a *app) readFileOrStdin(file, flag string) (string, error) {
 	if file == "-" || file == "" {
-		if terminal(a.stdin) {
-			a.hint("Reading from the terminal; Ctrl-D ends it.")
+		if a.typed {
+			a.hint("Waiting for lines on stdin; Ctrl-D ends them.")
 		}
 		data, err := io.ReadAll(a.stdin)
 		return string(data), err
 	}
-	return readFile(file, flag)
+	text, err := readFile(file, flag)
+	if f, ok := errors.AsType[*fault.Error](err); ok {
+		err = f.WithFix("Name a file that is there with %s; or with %s - its content comes on stdin.", flag, flag)
+	}
+	return text, err
 }

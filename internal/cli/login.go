@@ -17,13 +17,16 @@ import (
 
 func (a *app) login() *cobra.Command {
 	var invite, inviteFile, name string
+	var yes bool
 	c := &cobra.Command{
 		Use:   "login",
 		Short: "Sign in on this machine with a one-time invite code",
 		Long: `Signs in on this machine. The invite code comes from an administrator
 (gradegate user invite NAME), works once, and is worth a session token that is
 stored in a file only you can read. The token itself is never shown. A token that
-you hold already is taken with --token-file or --token-stdin instead.`,
+you hold already is taken with --token-file or --token-stdin instead. What was stored
+here for the server gives way: a session is ended, and any other token stays active.
+At a terminal that is asked first if it is somebody else's (--yes: without).`,
 		Example: `  gradegate login --url http://127.0.0.1:8080 --invite CODE
   gradegate login --invite-file code.txt --name laptop`,
 		Args: cobra.NoArgs,
@@ -39,18 +42,19 @@ you hold already is taken with --token-file or --token-stdin instead.`,
 			}
 			defer undo()
 			if invite == "" && inviteFile == "" && (a.tokenFile != "" || a.tokenStdin) {
-				return a.loginWithToken(cmd.Context(), u)
+				return a.loginWithToken(cmd.Context(), u, yes)
 			}
 			code, err := a.inviteCode(invite, inviteFile)
 			if err != nil {
 				return err
 			}
-			return a.loginWithCode(cmd.Context(), u, code, name)
+			return a.loginWithCode(cmd.Context(), u, code, name, yes)
 		},
 	}
 	c.Flags().StringVar(&invite, "invite", "", "the one-time code")
 	c.Flags().StringVar(&inviteFile, "invite-file", "", "file with the code; - reads stdin")
 	c.Flags().StringVar(&name, "name", hostname(), "what to call this machine's token")
+	c.Flags().BoolVar(&yes, "yes", false, "do not ask before it takes the place of what is stored here")
 	return c
 }
 
@@ -64,7 +68,13 @@ func hostname() string {
 	return host
 }
 
-func (a *app) loginWithCode(ctx context.Context, u, code, name string) error {
+func (a *app) loginWithCode(ctx context.Context, u, code, name string, yes bool) error {
+	// Whose code it is shows when it is spent, and then it is too late to ask. An
+	// invite ends what its own person held: what lives here is somebody else's.
+	old := a.lodger(ctx, u)
+	if err := a.makeRoom(old, yes); err != nil {
+		return err
+	}
 	client, err := api.NewClient(u, "")
 	if err != nil {
 		return err
@@ -82,6 +92,7 @@ func (a *app) loginWithCode(ctx context.Context, u, code, name string) error {
 	if made.User != nil {
 		who = made.User.Name + " (" + made.User.Role + ")"
 	}
+	old.leave(ctx, a, u, made.Token.ID)
 	a.hint("Signed in to %s as %s. This machine's session %s.", u, clean(who), made.Token.Ends)
 	a.hint("For a token that lasts, and takes the place of the session: gradegate token create --save")
 	a.warnShadowed(u)
@@ -91,7 +102,7 @@ func (a *app) loginWithCode(ctx context.Context, u, code, name string) error {
 }
 
 // loginWithToken keeps a token that its owner holds, after asking whose it is.
-func (a *app) loginWithToken(ctx context.Context, u string) error {
+func (a *app) loginWithToken(ctx context.Context, u string, yes bool) error {
 	client, err := a.client()
 	if err != nil {
 		return err
@@ -104,11 +115,16 @@ func (a *app) loginWithToken(ctx context.Context, u string) error {
 		return fault.New(fault.Invalid, "job_handle", "That is the handle of the job %s, and signs nobody in.", me.Job).
 			WithFix("Use it for that job: gradegate job show %s --token-file FILE", me.Job)
 	}
-	before, _ := a.loadHosts() // one that cannot be read was told before
+	old := a.lodger(ctx, u)
+	if old.user == nil || me.User == nil || old.user.ID != me.User.ID {
+		if err := a.makeRoom(old, yes); err != nil {
+			return err
+		}
+	}
 	if err := a.settle(u, a.credential.secret); err != nil {
 		return err
 	}
-	a.putAside(ctx, u, before.Tokens[u], idOfSecret(a.credential.secret))
+	old.leave(ctx, a, u, idOfSecret(a.credential.secret))
 	name := ""
 	if me.User != nil {
 		name = me.User.Name + " (" + me.User.Role + ")"
@@ -165,56 +181,6 @@ func checkedCode(code string) (string, error) {
 	}
 	return "", fault.New(fault.Invalid, "invite_malformed", "That is no invite code: %s.", why).
 		WithFix("Copy the code again, whole, from where you got it; an administrator makes another: gradegate user invite NAME")
-}
-
-func (a *app) logout() *cobra.Command {
-	return &cobra.Command{
-		Use: "logout", Short: "Revoke this machine's token and forget it", Args: cobra.NoArgs,
-		Long: `Revokes the token that this machine has stored, and forgets it. If the server cannot
-be told, the token is forgotten all the same; a warning says how to revoke it later.`,
-		Example: "  gradegate logout",
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			u, err := a.server()
-			if err != nil {
-				return err
-			}
-			h, err := a.loadHosts()
-			if err != nil {
-				return err
-			}
-			secret := h.Tokens[u]
-			if secret == "" {
-				a.hint("Nobody is signed in to %s here.", u)
-				return nil
-			}
-			client, err := api.NewClient(u, secret)
-			if err != nil {
-				return err
-			}
-			client.Retries = 1
-			_, err = client.RevokeToken(cmd.Context(), "self", api.RevokeToken{Reason: "logout"})
-			if err != nil && !dead(err) && !passing(err) {
-				return err
-			}
-			if e := a.forget(u); e != nil {
-				return e
-			}
-			if err != nil && !dead(err) {
-				// Whoever leaves a machine wants its token gone from there above all.
-				a.warn("this machine has forgotten its token, but %s could not be told, and there the token lives on. Later, where you are signed in, "+
-					"or as an administrator: gradegate token revoke %s", u, orDash(idOfSecret(secret)))
-				return nil
-			}
-			a.hint("Signed out of %s; the token is revoked.", u)
-			return nil
-		},
-	}
-}
-
-// dead reports whether an error says that the token was no good any more.
-func dead(err error) bool {
-	e, ok := err.(*api.Error) //nolint:errorlint // calls return it bare
-	return ok && e.Status == 401
 }
 
 func (a *app) whoami() *cobra.Command {

@@ -36,9 +36,29 @@ func unknownCommand(c *cobra.Command, typed string) error {
 	}
 	f := fault.New(fault.Invalid, "usage", "%s", detail+didYouMean(typed, names)).WithFix("%s --help", c.CommandPath())
 	if !c.HasParent() {
-		f = f.WithFix("gradegate help all")
+		f = belowNoun(c, typed, f.WithFix("gradegate help all"))
 	}
 	return usage{f, c.CommandPath()}
+}
+
+// belowNoun says where a verb is that was typed without its noun.
+func belowNoun(root *cobra.Command, typed string, f *fault.Error) *fault.Error {
+	var places []string
+	for _, noun := range root.Commands() {
+		for _, verb := range noun.Commands() {
+			if verb.Name() == typed && verb.IsAvailableCommand() && noun.Name() != "completion" {
+				places = append(places, verb.CommandPath())
+			}
+		}
+	}
+	if len(places) == 0 {
+		return f
+	}
+	f = fault.New(fault.Invalid, "usage", "%q stands behind a noun: %s", typed, strings.Join(places, ", ")).WithFix("%s --help", places[0])
+	if len(places) > 1 {
+		f = f.WithFix("gradegate help all")
+	}
+	return f
 }
 
 // nameArguments makes a command say which of its arguments is missing or too

@@ -177,7 +177,7 @@ func (a *app) printPolicySet(out api.PolicySet) error {
 			fmt.Fprintf(w, "  %s of %s\t%s, was %s\t%s\n", clean(t.Name), clean(t.User), when(&t.Until), orDash(when(t.Ends)), t.TokenID)
 		}
 		if more := out.Total - len(out.Affected); more > 0 {
-			fmt.Fprintf(w, "  and\t%s\n", count(more, "more"))
+			fmt.Fprintf(w, "  and\t%d more\n", more)
 		}
 	}})
 }

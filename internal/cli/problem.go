@@ -42,7 +42,7 @@ func (a *app) fail(ctx context.Context, err error) int {
 		e.SetEscapeHTML(false)
 		_ = e.Encode(object(p)) // a stderr that cannot be written leaves the exit code
 	case code == exitInterrupted:
-		fmt.Fprintln(a.stderr, "interrupted")
+		fmt.Fprintln(a.stderr, p.Detail)
 	default:
 		a.tell(p)
 	}
@@ -75,8 +75,11 @@ func (a *app) wantsJSON() bool {
 func (a *app) problem(ctx context.Context, err error) (api.Problem, int) {
 	var e *api.Error
 	var u usage
+	var s stopped
 	refused, misused := errors.As(err, &e), errors.As(err, &u)
 	switch {
+	case errors.As(err, &s):
+		return api.Problem{Code: "interrupted", Detail: "Interrupted. " + string(s)}, exitInterrupted
 	case refused && e.Status != 0:
 		return a.refusal(e), codeOf(e)
 	case misused:

@@ -2,17 +2,20 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"gradegate/api"
 	"gradegate/internal/config"
+	"gradegate/internal/fault"
 	"gradegate/internal/server"
 )
 
@@ -47,11 +50,28 @@ func (a *app) load(s *serverFlags) (config.Config, config.Origins, error) {
 		c.Insecure, origins["insecure"] = true, "--insecure"
 	}
 	if err != nil || c.Data == "" {
-		return c, origins, err
+		return c, origins, suggested(err)
 	}
 	// Jobs run in folders of their own, where a relative path means another place.
 	c.Data, err = filepath.Abs(c.Data)
 	return c, origins, err
+}
+
+// suggested adds the key that was probably meant to the refusal of one that
+// does not exist.
+func suggested(err error) error {
+	f, ok := errors.AsType[*fault.Error](err)
+	if !ok {
+		return err
+	}
+	typed, _ := f.More["unknown"].(string)
+	keys, _ := f.More["keys"].([]string)
+	if w := near(typed, keys); w != "" {
+		c := *f
+		c.Detail = strings.TrimSuffix(c.Detail, ".") + didYouMean(typed, slices.Clone(keys))
+		return &c
+	}
+	return err
 }
 
 func (a *app) serve() *cobra.Command {

@@ -196,18 +196,12 @@ func (a *app) printToken(t api.Token) error {
 // notice what is done with it, if a copy exists somewhere: it is of no use to
 // its owner, and it would live for hours.
 func (a *app) endSession(ctx context.Context, u, secret string) {
-	client, err := api.NewClient(u, secret)
-	if err == nil {
-		client.Retries = 1
-		_, err = client.RevokeToken(ctx, "self", api.RevokeToken{Reason: "a lasting token took its place"})
-	}
 	id := idOfSecret(secret)
-	switch {
-	case err == nil || dead(err):
-		a.hint("The session of the login (%s) was ended: the token takes its place.", id)
-	default:
+	if err := endStored(ctx, u, secret); err != nil {
 		a.warn("the session of the login (%s) could not be ended and lives on for some hours. End it: gradegate token revoke %s", id, id)
+		return
 	}
+	a.hint("The session of the login (%s) was ended: the token takes its place.", id)
 }
 
 func (a *app) tokenRenew() *cobra.Command {

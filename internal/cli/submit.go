@@ -54,6 +54,8 @@ checks the form of the predictions; it cannot tell the grade.`,
 			switch {
 			case s.run && !s.check:
 				return misuse(cmd, "--run belongs to --check: the server runs everything that is handed in.")
+			case cmd.Flags().Changed("timeout") && !s.wait:
+				return misuse(cmd, "--timeout belongs to --wait: without it nothing is waited for.")
 			case s.check:
 				return a.checkSubmission(cmd.Context(), args[0], args[1], s)
 			}
@@ -119,6 +121,8 @@ func (a *app) handIn(cmd *cobra.Command, competition, path string, s submission)
 			return fault.Wrap(fault.Internal, "handle_file", fmt.Sprintf("The job %s was handed in, but its handle could not be stored: %v.", made.Job.ID, plainly(err)), err).
 				WithFix("Your token does for it what the handle would: gradegate job wait %s", made.Job.ID)
 		}
+		a.hint("Its handle is in %s. It shows, follows and cancels this one job, whatever happens to your token: gradegate job show %s --token-file %s",
+			s.handleFile, made.Job.ID, quoted(s.handleFile))
 	}
 	if s.wait {
 		a.hint("Handed in as %s. It goes on if you stop waiting.", made.Job.ID)
@@ -133,7 +137,7 @@ func (a *app) handIn(cmd *cobra.Command, competition, path string, s submission)
 		}
 		return a.over(j)
 	}
-	a.hint("Follow it: gradegate job wait %s", made.Job.ID)
+	a.hint("Follow it: gradegate job logs -f %s\nWait for its grade: gradegate job wait %s", made.Job.ID, made.Job.ID)
 	return a.print(result{json: made, name: made.Job.ID, secret: made.Handle, table: func(w io.Writer) {
 		facts(w, "job", made.Job.ID, "competition", made.Job.Competition, "state", made.Job.State)
 	}})

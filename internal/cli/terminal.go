@@ -17,6 +17,37 @@ func terminal(stream any) bool {
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
+// stopped says, of a command that was interrupted, what became of its work.
+type stopped string
+
+func (s stopped) Error() string { return "interrupted: " + string(s) }
+
+// interruptible is an input whose reading ends when the command is interrupted.
+// A read of a terminal cannot be ended: it is left behind, and ends with the
+// program. Everything that is read is read before something is done.
+type interruptible struct {
+	r    io.Reader
+	done <-chan struct{}
+}
+
+func (i *interruptible) Read(p []byte) (int, error) {
+	type got struct {
+		n   int
+		err error
+	}
+	own, read := make([]byte, len(p)), make(chan got, 1) // the one left behind must not write into p
+	go func() {
+		n, err := i.r.Read(own)
+		read <- got{n, err}
+	}()
+	select {
+	case <-i.done:
+		return 0, stopped("Nothing was done.")
+	case g := <-read:
+		return copy(p, own[:g.n]), g.err
+	}
+}
+
 // logWriter is where a job's log goes. On a terminal, what could move the cursor
 // or send keys is taken out: the program that printed it is a stranger's.
 func (a *app) logWriter(w io.Writer) *logWriter { return &logWriter{w: w, harmless: terminal(w)} }

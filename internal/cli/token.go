@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"gradegate/api"
+	"gradegate/internal/config"
 	"gradegate/internal/fault"
 	"gradegate/internal/token"
 )
@@ -58,6 +59,7 @@ this machine has stored, the new one takes its place there without being asked.
 			if old.inUse && !keep {
 				a.warn("the token that you were using came from %s and is dead: put the new one there", a.credential.from)
 			}
+			a.hintIdle(r.ExpiresIn, made.Token)
 			return a.printIssued(cmd.Context(), client, made, keep, old.id)
 		},
 	}
@@ -65,7 +67,7 @@ this machine has stored, the new one takes its place there without being asked.
 	f.StringVar(&r.Name, "name", hostname(), "what it is for, such as the machine's name")
 	f.StringArrayVar(&r.Scopes, "scope", nil, "what it may do (again for more); default: all that the token you use has")
 	f.StringArrayVar(&r.Competitions, "competition", nil, "limit it to a competition (again for more)")
-	f.StringVar(&r.ExpiresIn, "expires", "", "lifetime after its last use, such as 90d")
+	f.StringVar(&r.ExpiresIn, "expires", "", "lifetime after its last use, such as 90d; policy may end it earlier while it is not used")
 	f.StringVar(&until, "until", "", "a fixed end instead, such as 2027-01-31T18:00:00Z")
 	f.StringArrayVar(&r.AllowedCIDRs, "cidr", nil, "network it may be used from (again for more)")
 	f.StringVar(&r.Note, "note", "", "free text")
@@ -138,7 +140,7 @@ func (a *app) putAside(ctx context.Context, u, old string, known ...string) {
 	id := idOfSecret(old)
 	switch {
 	case id == "" || slices.Contains(known, id):
-	case strings.HasPrefix(old, "ggses_"):
+	case isSession(old):
 		a.endSession(ctx, u, old)
 	default:
 		a.hint("The token %s, which was stored here before, may still be active. If nothing else uses it: gradegate token revoke %s", id, id)
@@ -155,7 +157,8 @@ func idOfSecret(secret string) string {
 }
 
 func tokenFacts(w io.Writer, t api.Token) {
-	facts(w, "id", t.ID, "name", t.Name, "kind", kindWord(t.Kind), "state", t.State, "reason", t.Reason, "validity", t.Ends,
+	facts(w, "id", t.ID, "name", t.Name, "kind", kindWord(t.Kind), "state", stateWord(t), "reason", t.Reason, "validity", t.Ends,
+		"nearest end", nearestEnd(t),
 		"scopes", strings.Join(t.Scopes, " "), "competitions", strings.Join(t.Competitions, " "), "networks", strings.Join(t.AllowedCIDRs, " "),
 		"created", when(&t.CreatedAt), "rotate by", when(t.RotateBy), "at the latest", when(t.MaxExpiresAt), "successor", t.Family.Successor, "note", t.Note)
 	if u := t.LastUsed; u != nil {
@@ -163,9 +166,28 @@ func tokenFacts(w io.Writer, t api.Token) {
 	}
 }
 
+// nearestEnd is the clock that ends a token first, and who set it.
+func nearestEnd(t api.Token) string {
+	if t.EffectiveExpiresAt == nil || t.EffectivePolicy == "" || hasEnded(t) {
+		return ""
+	}
+	return when(t.EffectiveExpiresAt) + ", " + policyWord(t.EffectivePolicy)
+}
+
+// hintIdle says so if a lifetime that was asked for is not what ends a token.
+func (a *app) hintIdle(asked string, t api.Token) {
+	if asked == "" || t.EffectiveReason != string(token.ClockIdle) || t.EffectiveExpiresAt == nil {
+		return
+	}
+	left := t.EffectiveExpiresAt.Sub(t.CreatedAt).Round(time.Minute)
+	a.hint("Unused for %s it ends earlier than after %s: %s.", config.FormatDuration(left), asked, policyWord(t.EffectivePolicy))
+}
+
 func (a *app) tokenList() *cobra.Command {
-	return &cobra.Command{
-		Use: "list", Short: "Your tokens, newest first", Args: cobra.NoArgs, Example: "  gradegate token list",
+	var ended bool
+	c := &cobra.Command{
+		Use: "list", Short: "Your tokens, newest first", Args: cobra.NoArgs, Example: "  gradegate token list\n  gradegate token list --all",
+		Long: "Your tokens, newest first. The table leaves out those that have ended, unless --all\nshows them too; -o json and -o name always have all of them.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			client, err := a.client()
 			if err != nil {
@@ -175,19 +197,48 @@ func (a *app) tokenList() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.print(tokenTable(all))
+			return a.printTokens(all, ended)
 		},
 	}
+	c.Flags().BoolVar(&ended, "all", false, "those that have ended, too")
+	return c
 }
 
-func tokenTable(all []api.Token) result {
-	return list(all, func(t api.Token) string { return t.ID }, "NAME\tKIND\tSTATE\tLAST USED\tID\tVALIDITY", func(t api.Token) []string {
+// hasEnded reports whether a token is over, so that most people have no use for
+// its line any more.
+func hasEnded(t api.Token) bool {
+	switch token.State(t.State) {
+	case token.StateExpired, token.StateIdleExpired, token.StateRotated, token.StateRevoked:
+		return true
+	}
+	return false
+}
+
+// printTokens prints a list of tokens; people see those that have ended if they
+// ask for them.
+func (a *app) printTokens(all []api.Token, ended bool) error {
+	shown := all
+	if a.output == "table" && !ended {
+		shown = slices.DeleteFunc(slices.Clone(all), hasEnded)
+	}
+	if n := len(all) - len(shown); n > 0 {
+		a.hint("%s not shown: --all", count(n, "ended one is", "ended ones are"))
+	}
+	return a.print(list(shown, func(t api.Token) string { return t.ID }, "NAME\tKIND\tSTATE\tLAST USED\tID\tVALIDITY", func(t api.Token) []string {
 		used := "never"
 		if t.LastUsed != nil {
 			used = ago(t.LastUsed.At)
 		}
-		return []string{t.Name, kindWord(t.Kind), t.State, used, t.ID, t.Ends}
-	})
+		return []string{t.Name, kindWord(t.Kind), stateWord(t), used, t.ID, t.Ends}
+	}))
+}
+
+// stateWord is a token's state in words; -o json has the API's.
+func stateWord(t api.Token) string {
+	if token.State(t.State) == token.StateRevoked && token.Reason(t.Reason) == token.Redeemed {
+		return "used"
+	}
+	return strings.ReplaceAll(t.State, "_", " ")
 }
 
 func (a *app) tokenShow() *cobra.Command {
@@ -209,7 +260,7 @@ func (a *app) tokenShow() *cobra.Command {
 
 // kindWord is a kind of tokens in words; -o json has the API's.
 func kindWord(kind string) string {
-	for short, word := range map[string]string{"pat": "personal", "ses": "session", "svc": "service", "inv": "invite", "legacy": "imported"} {
+	for short, word := range map[string]string{"pat": "personal", "ses": "session", "svc": "service", "inv": "invite", "ref": "refresh", "legacy": "imported"} {
 		if kind == short {
 			return word
 		}

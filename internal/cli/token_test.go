@@ -5,6 +5,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"gradegate/api"
 	"gradegate/internal/token"
@@ -52,7 +53,7 @@ func TestTokenTable(t *testing.T) {
 	old := laptop()
 	old.Name, old.State, old.ID, old.Ends = "ci", "revoked", "tok_000000000002", "ended: revoked by its owner"
 	f.on("GET /v1/tokens", api.Page[api.Token]{Items: []api.Token{laptop(), old}})
-	got := m.run("", "token", "list", "--url", f.url)
+	got := m.run("", "token", "list", "--all", "--url", f.url)
 	const want = `NAME    KIND      STATE    LAST USED  ID                VALIDITY
 laptop  personal  active   never      tok_000000000001  ends after 30 days unused, at the latest on 24 Nov 2027
 ci      personal  revoked  never      tok_000000000002  ended: revoked by its owner
@@ -61,6 +62,65 @@ ci      personal  revoked  never      tok_000000000002  ended: revoked by its ow
 		t.Errorf("got\n%swant\n%s", got.out, want)
 	}
 	m.run("", "token", "list", "-o", "name", "--url", f.url).want(t, 0, "tok_000000000001\ntok_000000000002\n", "")
+}
+
+// TestEndedTokensAreNotShown unless somebody asks, and programs get all of them.
+func TestEndedTokensAreNotShown(t *testing.T) {
+	t.Parallel()
+	var all []api.Token
+	for _, s := range []token.State{
+		token.StateActive, token.StateSuspended, token.StateQuarantined, token.StateUnproven, token.StateOwnerInactive,
+		token.StateExpired, token.StateIdleExpired, token.StateRotated, token.StateRevoked,
+	} {
+		k := laptop()
+		k.Name, k.State = "is-"+string(s), string(s)
+		all = append(all, k)
+	}
+	invite := laptop()
+	invite.Name, invite.Kind, invite.State, invite.Reason = "invite", "inv", "revoked", "redeemed"
+	all = append(all, invite)
+	f, m := newFake(t), newMachine(t, "GRADEGATE_TOKEN="+secretOf(token.Session))
+	f.on("GET /v1/tokens", api.Page[api.Token]{Items: all}).on("GET /v1/users/ann/tokens", api.Page[api.Token]{Items: all})
+	for _, line := range []string{"token list", "user tokens ann"} {
+		words := append(strings.Fields(line), "--url", f.url)
+		got := m.run("", words...)
+		got.want(t, 0, "is-unproven", "5 ended ones are not shown: --all\n")
+		if n := strings.Count(got.out, "\n"); n != 6 || strings.Contains(got.out, "is-revoked") || strings.Contains(got.out, "invite") {
+			t.Errorf("%s", got.out)
+		}
+		got = m.run("", append(words, "--all")...)
+		got.want(t, 0, "invite             invite    used ", "")
+		if n := strings.Count(got.out, "\n"); n != 11 || got.errout != "" {
+			t.Errorf("%s%s", got.out, got.errout)
+		}
+		if got := m.run("", append(words, "-o", "json")...); strings.Count(got.out, `"id": "tok_`) != 10 || !strings.Contains(got.out, `"state": "revoked"`) || strings.Contains(got.out, `"used"`) {
+			t.Errorf("%s", got.out)
+		}
+	}
+	f.on("GET /v1/tokens", api.Page[api.Token]{Items: all[4:6]})
+	m.run("", "token", "list", "--url", f.url).want(t, 0, "owner inactive", "1 ended one is not shown: --all\n")
+}
+
+// TestNearestClockIsNamed: a lifetime that was asked for is not always what ends
+// a token, and whoever set the nearer clock is named.
+func TestNearestClockIsNamed(t *testing.T) {
+	t.Parallel()
+	f, m := newFake(t), newMachine(t, "GRADEGATE_TOKEN="+secretOf(token.Session))
+	made := issued(t)
+	end := birth.Add(14 * 24 * time.Hour)
+	made.Token.EffectiveExpiresAt, made.Token.EffectiveReason, made.Token.EffectivePolicy = &end, "idle_expires_at", "group:interns"
+	f.on("POST /v1/tokens", made).on("GET /v1/tokens/laptop", made.Token)
+	m.run("", "token", "create", "--expires", "200d", "--url", f.url).want(t, 0, "nearest end   "+when(&end)+", policy of the group interns\n",
+		"Unused for 14d it ends earlier than after 200d: policy of the group interns.\n")
+	m.run("", "token", "show", "laptop", "--url", f.url).want(t, 0, ", policy of the group interns\n", "")
+	if got := m.run("", "token", "create", "--url", f.url); strings.Contains(got.errout, "Unused") {
+		t.Errorf("nothing was asked for: %s", got.errout)
+	}
+	made.Token.EffectiveReason, made.Token.EffectivePolicy = "expires_at", "token"
+	f.on("POST /v1/tokens", made)
+	if got := m.run("", "token", "create", "--expires", "3d", "--url", f.url); strings.Contains(got.errout, "Unused") || !strings.Contains(got.out, ", set when the token was made\n") {
+		t.Errorf("%s%s", got.out, got.errout)
+	}
 }
 
 func TestTokenCreateSave(t *testing.T) {

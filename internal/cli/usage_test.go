@@ -42,6 +42,14 @@ func TestMistakesSendNothing(t *testing.T) {
 		"submit iris usage_test.go --run":                   "--run belongs to --check",
 		"help nonsense":                                     `unknown command "nonsense"`,
 		"help token rotat":                                  `did you mean "rotate"?`,
+		"submit iris usage_test.go --timeout 1s":            "--timeout belongs to --wait",
+		"quota --help":                                      "\"quota\" stands behind a noun: gradegate job quota\nfix: gradegate job quota --help\n",
+		"logs -h":                                           "fix: gradegate job logs --help\n",
+		"wait job_1":                                        "fix: gradegate job wait --help\n",
+		"help result":                                       "gradegate job result",
+		"list":                                              "gradegate token list",
+		"frobnicate --help":                                 `unknown command "frobnicate".`,
+		"token laptop --help":                               `unknown command "laptop" of gradegate token.`,
 	} {
 		f, m := newFake(t), newMachine(t, "GRADEGATE_TOKEN="+secretOf(1))
 		got := m.run("", append(strings.Fields(line), "--url", f.url)...)

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"strings"
 
@@ -14,6 +15,7 @@ import (
 func (a *app) userCmd() *cobra.Command {
 	c := &cobra.Command{Use: "user", Short: "People and services (for administrators)"}
 	var role, email, jobs string
+	var yes bool
 	act := func(verb, short, example string, do func(context.Context, *api.Client, string) (api.User, error)) *cobra.Command {
 		return &cobra.Command{Use: verb + " NAME|ID", Short: short, Example: "  " + example, Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
 			if err := userName(args[0]); err != nil {
@@ -31,15 +33,29 @@ func (a *app) userCmd() *cobra.Command {
 		}}
 	}
 	create := act("create", "Make a user who holds no credential yet", "gradegate user create ann", func(ctx context.Context, c *api.Client, name string) (api.User, error) {
-		return c.CreateUser(ctx, api.CreateUser{Name: name, Role: role, Email: email})
+		u, err := c.CreateUser(ctx, api.CreateUser{Name: name, Role: role, Email: email})
+		if err == nil {
+			a.hint("They hold nothing yet. A code with which they sign in: gradegate user invite %s", clean(u.Name))
+		}
+		return u, err
 	})
 	create.Use = "create NAME" // its id is what it gets
 	create.Flags().StringVar(&role, "role", "", "user (default), auditor or admin")
 	create.Flags().StringVar(&email, "email", "", "where to reach them")
 	offboard := act("offboard", "End everything of a leaver, at once and for ever", "gradegate user offboard ann --jobs cancel", func(ctx context.Context, c *api.Client, name string) (api.User, error) {
+		running := "running ones go on"
+		if jobs == "cancel" {
+			running = "so are those that run"
+		}
+		if err := a.confirm(yes, fmt.Sprintf("This ends every token and session of %s for ever; their queued jobs are cancelled, and %s.", name, running)); err != nil {
+			return api.User{}, err
+		}
 		return c.OffboardUser(ctx, name, api.Offboard{Jobs: jobs})
 	})
+	offboard.Long = `Ends every token and session of a leaver, at once and for ever. Somebody who comes back
+gets an invite and begins with nothing. At a terminal it is asked first (--yes: without).`
 	offboard.Flags().StringVar(&jobs, "jobs", "", "their jobs: cancel-queued (default) or cancel for running ones too")
+	offboard.Flags().BoolVar(&yes, "yes", false, "do not ask")
 	c.AddCommand(a.userList(), a.userInvite(), create, a.userSet(), offboard,
 		act("show", "One user", "gradegate user show ann", func(ctx context.Context, c *api.Client, n string) (api.User, error) { return c.UserByID(ctx, n) }),
 		act("suspend", "Stop everything of a user until resumed", "gradegate user suspend ann", func(ctx context.Context, c *api.Client, n string) (api.User, error) { return c.SuspendUser(ctx, n) }),
@@ -142,8 +158,9 @@ func userName(name string) error {
 }
 
 func (a *app) userTokens() *cobra.Command {
-	return &cobra.Command{
-		Use: "tokens NAME|ID", Short: "All tokens of a user", Args: cobra.ExactArgs(1), Example: "  gradegate user tokens ann",
+	var ended bool
+	c := &cobra.Command{
+		Use: "tokens NAME|ID", Short: "The tokens of a user", Args: cobra.ExactArgs(1), Example: "  gradegate user tokens ann\n  gradegate user tokens ann --all",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client, err := a.client()
 			if err != nil {
@@ -153,7 +170,9 @@ func (a *app) userTokens() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.print(tokenTable(all))
+			return a.printTokens(all, ended)
 		},
 	}
+	c.Flags().BoolVar(&ended, "all", false, "those that have ended, too")
+	return c
 }

@@ -6,7 +6,6 @@ package config
 
 import (
 	"bytes"
-	"cmp"
 	"encoding"
 	"errors"
 	"fmt"
@@ -18,7 +17,6 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -118,9 +116,6 @@ func (c *Config) readFile(file string, origins Origins) error {
 		return fault.Wrap(fault.Invalid, "config_missing", "The configuration file cannot be read: "+err.Error()+".", err).
 			WithFix("Name another one with --config, or none.")
 	}
-	bad := func(err error) error {
-		return fault.Wrap(fault.Invalid, "config_invalid", file+": "+sentence(err), err).WithFix("Mend %s. Without a file, gradegate check-config lists every setting.", file)
-	}
 	dec := yaml.NewDecoder(bytes.NewReader(data))
 	dec.KnownFields(true)
 	err = dec.Decode(c)
@@ -128,35 +123,16 @@ func (c *Config) readFile(file string, origins Origins) error {
 		return nil
 	}
 	if err != nil {
-		return bad(err)
+		return fileMistake(file, data, err)
 	}
 	if err := dec.Decode(new(any)); !errors.Is(err, io.EOF) {
-		return bad(errors.New("a second document follows after ---, and it would be ignored"))
+		return fault.New(fault.Invalid, "config_invalid", "%s: a second document follows after ---, and it would be ignored.", file).
+			WithFix("Mend %s: put everything before the ---, or remove the ---.", file)
 	}
 	var set map[string]any
 	_ = yaml.Unmarshal(data, &set) // it was just read
 	note(set, "", file, origins)
 	return nil
-}
-
-var (
-	noField = regexp.MustCompile(`field (\S+) not found in type [^\n]*`)
-	noValue = regexp.MustCompile("cannot unmarshal !!\\w+ (`[^`]*`) into (\\S+)[^\n]*")
-	spaces  = regexp.MustCompile(`\s*\n\s*`)
-)
-
-// typeWords are Go's names of what a setting holds, in ours.
-var typeWords = map[string]string{"int": "a whole number", "bool": "true or false", "string": "text", "[]string": "a list such as [a, b]"}
-
-// sentence turns the decoder's words, which speak of Go types, into ours.
-func sentence(err error) string {
-	text := strings.TrimPrefix(strings.TrimPrefix(err.Error(), "yaml: "), "unmarshal errors:")
-	text = noField.ReplaceAllString(text, "there is no setting $1")
-	text = noValue.ReplaceAllStringFunc(text, func(found string) string {
-		m := noValue.FindStringSubmatch(found)
-		return m[1] + " does not fit (" + cmp.Or(typeWords[m[2]], m[2]) + " is wanted)"
-	})
-	return strings.TrimPrefix(spaces.ReplaceAllString(text, "; "), "; ") + "."
 }
 
 func note(set map[string]any, prefix, origin string, origins Origins) {
@@ -335,12 +311,13 @@ func (c Config) Check() error {
 		return bad("tls needs both cert and key.", "tls: {cert: FILE, key: FILE}")
 	case c.Executor.Local.Slots < 0:
 		return bad("executor.local.slots is negative.", "executor: {local: {slots: 0}} means one for each processor")
-	case min(c.Limits.Reads, c.Limits.Changes, c.Limits.Submits, c.Limits.Cancels, c.Limits.Verifies) < 1:
-		return bad("a limit is below 1.", "limits: {reads: 1200}")
 	case c.Policy.MaxPerUser < 1:
 		return bad("policy.max_per_user is below 1.", "policy: {max_per_user: 1}")
 	case c.Policy.MaxLifetime < c.Policy.Lifetime || c.Policy.Lifetime < Duration(15*time.Minute):
 		return bad("policy.lifetime lies outside of 15 minutes to policy.max_lifetime.", "policy: {lifetime: 90d, max_lifetime: 365d}")
+	}
+	if name := c.limitBelowOne(); name != "" {
+		return bad("limits."+name+" is below 1.", fmt.Sprintf("limits: {%s: N} with a whole number of 1 or more; left out, it is the default", name))
 	}
 	if _, err := c.Proxies(); err != nil {
 		return err
@@ -349,6 +326,17 @@ func (c Config) Check() error {
 		return err
 	}
 	return c.checkListen()
+}
+
+// limitBelowOne is the first of the limits that would stop everything, or "".
+func (c Config) limitBelowOne() string {
+	v := reflect.ValueOf(c.Limits)
+	for i := range v.NumField() {
+		if v.Field(i).Int() < 1 {
+			return v.Type().Field(i).Tag.Get("yaml")
+		}
+	}
+	return ""
 }
 
 // checkURLs never repeats a URL: it may hold a password.

@@ -49,11 +49,21 @@ func TestMistakesAreNamed(t *testing.T) {
 			t.Errorf("%q: %v", text, err)
 		}
 	}
-	if _, _, err := Load(file(t, "executor:\n  local:\n    slot: 1\n"), nil); err == nil || !strings.Contains(fault.Of(err).Detail, "line 3: there is no setting slot.") || strings.Contains(fault.Of(err).Detail, "struct") {
-		t.Error(err)
-	}
-	if _, _, err := Load(file(t, "executor: {local: {slots: many}}\n"), nil); !strings.Contains(fault.Of(err).Detail, "line 1: `many` does not fit (a whole number is wanted).") {
-		t.Error(err)
+	for text, want := range map[string]string{
+		"executor:\n  local:\n    slot: 1\n":      `line 3: there is no setting "slot" in executor.local.`,
+		"listen: x\nlisten_: y\n":                 `line 2: there is no setting "listen_".`,
+		"executor: {local: {slots: many}}\n":      "line 1: executor.local.slots: `many` does not fit (a whole number is wanted).",
+		"executor:\n  local:\n    slots: []\n":    "line 3: executor.local.slots: what stands there does not fit (a whole number is wanted).",
+		"policy:\n  lifetime: 3x\n":               `line 2: policy.lifetime: "3x" is no duration, such as 90d or 12h.`,
+		"policy:\n  lifetime: [1d]\n":             "line 2: policy.lifetime: one value is wanted.",
+		"ledger: /mnt/other\n":                    "line 1: ledger does not fit (a block of keys is wanted).",
+		"tls:\npolicy: {max_lifetime: 1y}\n":      `line 2: policy.max_lifetime: "1y" is no duration`,
+		"policy: &p {lifetime: 1w}\nlimits: *p\n": `line 1: policy.lifetime: "1w" is no duration`,
+		"- a\n": "line 1: what stands there does not fit (a block of keys is wanted).",
+	} {
+		if _, _, err := Load(file(t, text), nil); err == nil || !strings.Contains(fault.Of(err).Detail, ": "+want) || strings.Contains(fault.Of(err).Detail, "struct") {
+			t.Errorf("%q: %v", text, err)
+		}
 	}
 	if _, _, err := Load(file(t, "listen: 127.0.0.1:1\n---\nlisten: 127.0.0.1:2\n"), nil); fault.CodeOf(err) != "config_invalid" {
 		t.Error("a second document:", err)
@@ -93,10 +103,11 @@ func TestCheck(t *testing.T) {
 		"slots":               func(c *Config) { c.Executor.Local.Slots = -1 },
 		"public url":          func(c *Config) { c.PublicURL = "grade.example.org" },
 		"database":            func(c *Config) { c.Database.Jobs = "jobs.db" },
+		"limits.cancels":      func(c *Config) { c.Limits.Cancels = 0 },
 	} {
 		c := Default()
 		change(&c)
-		if err := c.Check(); err == nil || fault.Of(err).Fix == "" {
+		if err := c.Check(); err == nil || fault.Of(err).Fix == "" || strings.HasPrefix(name, "limits.") && fault.Of(err).Detail != name+" is below 1." {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -66,7 +66,7 @@ func examples(t *testing.T, command string) (lines []string) {
 }
 
 // administrators' examples are run by an administrator.
-var byBoss = regexp.MustCompile(`^gradegate (user|audit|competition apply|status --data|token revoke-all --user)`)
+var byBoss = regexp.MustCompile(`^gradegate (user|policy|clock|audit|competition apply|status --data|token revoke-all --user)`)
 
 // Every example of every help page works as it is written, on a server where
 // ann is signed in with a token named laptop and has handed something in. CODE

@@ -153,6 +153,16 @@ func (w *world) must(who string, args ...string) string {
 	return strings.TrimSpace(out)
 }
 
+// file keeps a secret for a command to read.
+func (w *world) file(name, text string) string {
+	w.t.Helper()
+	p := filepath.Join(w.dir, name)
+	if err := os.WriteFile(p, []byte(text+"\n"), 0o600); err != nil {
+		w.t.Fatal(err)
+	}
+	return p
+}
+
 // local runs a command as the local administrator.
 func (w *world) local(args ...string) string {
 	w.t.Helper()
