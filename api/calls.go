@@ -106,6 +106,9 @@ func (c *Client) RevokeAllTokens(ctx context.Context, r RevokeAll) (User, error)
 
 // ReportLeaks reports leaked tokens. It needs no credential.
 func (c *Client) ReportLeaks(ctx context.Context, tokens []string) (LeaksAccepted, error) {
+	if err := checkURL(c.BaseURL, "secret"); err != nil {
+		return LeaksAccepted{}, err
+	}
 	return post[LeaksAccepted](ctx, c, "/v1/leaks", Leaks{Tokens: tokens})
 }
 
@@ -193,6 +196,9 @@ func (c *Client) UserTokens(ctx context.Context, id string) ([]Token, error) {
 
 // Redeem turns a one-time code into a session token. It needs no credential.
 func (c *Client) Redeem(ctx context.Context, r Redeem) (Issued, error) {
+	if err := checkURL(c.BaseURL, "secret"); err != nil {
+		return Issued{}, err
+	}
 	return post[Issued](ctx, c, "/v1/invites/redeem", r)
 }
 

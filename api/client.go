@@ -21,6 +21,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -38,6 +39,9 @@ type Client struct {
 	// the server was unavailable; every request that creates carries an
 	// Idempotency-Key, so that nothing is done twice.
 	Retries int
+	// Refresh gives the token that follows one that has expired; "" if there is
+	// none. The request is then sent once more. May be nil.
+	Refresh func(ctx context.Context, expired string) (string, error)
 	// Answered is told the headers of every answer, such as X-Token-Expires-In;
 	// may be nil.
 	Answered func(http.Header)
@@ -47,6 +51,8 @@ type Client struct {
 	http *http.Client
 	// shown is the address as it was given, for messages.
 	shown string
+	// fresh is the token that took the place of Token.
+	fresh atomic.Pointer[string]
 }
 
 // Error is a refusal by the server, or the failure to reach it (Status 0).
@@ -239,6 +245,9 @@ const patience = 10 * time.Second
 // again waits if the call may be sent once more.
 func (c *Client) again(ctx context.Context, k call, err error, try int) bool {
 	var e *Error
+	if errors.As(err, &e) && e.Status == http.StatusUnauthorized && e.Code == "token_expired" && try <= c.Retries {
+		return c.refresh(ctx)
+	}
 	if k.once || try >= c.Retries || !errors.As(err, &e) || ctx.Err() != nil {
 		return false
 	}
@@ -254,6 +263,27 @@ func (c *Client) again(ctx context.Context, k call, err error, try int) bool {
 	wait := min(200*time.Millisecond<<min(try, 8), patience) / 2
 	wait += mathrand.N(wait)
 	return c.Wait(ctx, max(wait, e.RetryAfter)) == nil
+}
+
+// token is the credential at this moment.
+func (c *Client) token() string {
+	if t := c.fresh.Load(); t != nil {
+		return *t
+	}
+	return c.Token
+}
+
+// refresh takes the place of a token that has expired, if anything can.
+func (c *Client) refresh(ctx context.Context) bool {
+	if c.Refresh == nil {
+		return false
+	}
+	next, err := c.Refresh(ctx, c.token())
+	if err != nil || next == "" {
+		return false // the refusal of the old one says what there is to say
+	}
+	c.fresh.Store(&next)
+	return true
 }
 
 func (c *Client) send(ctx context.Context, k call, body io.Reader, isJSON bool, key string) (*http.Response, error) {
@@ -275,8 +305,8 @@ func (c *Client) send(ctx context.Context, k call, body io.Reader, isJSON bool, 
 		req.Header.Set("Content-Type", "application/json")
 	}
 	req.Header.Set("User-Agent", c.Agent)
-	if c.Token != "" {
-		req.Header.Set("Authorization", "Bearer "+c.Token)
+	if t := c.token(); t != "" {
+		req.Header.Set("Authorization", "Bearer "+t)
 	}
 	if key != "" {
 		req.Header.Set("Idempotency-Key", key)
@@ -333,13 +363,19 @@ func refusal(resp *http.Response) error {
 	return e
 }
 
+// mostAnswer bounds what a server may make its client keep in memory.
+const mostAnswer = 64 << 20
+
 // decode reads the whole answer first: one that was cut off is a lost answer
 // and may be asked for again, one that is no JSON is not.
 func (c *Client) decode(resp *http.Response, out any) error {
 	defer func() { _ = resp.Body.Close() }()
-	data, err := io.ReadAll(resp.Body)
+	data, err := io.ReadAll(io.LimitReader(resp.Body, mostAnswer+1))
 	if err != nil {
 		return c.unreachable(err)
+	}
+	if len(data) > mostAnswer {
+		return fmt.Errorf("the server's answer is larger than %d MiB", mostAnswer>>20)
 	}
 	if out == nil {
 		return nil

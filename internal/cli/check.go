@@ -131,6 +131,9 @@ func competitionFiles(ctx context.Context, client *api.Client, c api.Competition
 	return nil
 }
 
+// mostFile bounds a file of a competition, whatever the server says.
+const mostFile = 2 << 30
+
 func fetch(ctx context.Context, client *api.Client, competition, name string, root *os.Root) error {
 	body, err := client.CompetitionFile(ctx, competition, name)
 	if err != nil {
@@ -144,6 +147,9 @@ func fetch(ctx context.Context, client *api.Client, competition, name string, ro
 	if err != nil {
 		return err
 	}
-	_, err = io.Copy(f, body)
+	n, err := io.Copy(f, io.LimitReader(body, mostFile+1))
+	if err == nil && n > mostFile {
+		err = fault.New(fault.TooLarge, "file_too_large", "It is larger than %s.", config.FormatBytes(mostFile)).WithFix("Fetch it by hand, and try without --run.")
+	}
 	return errors.Join(err, f.Close())
 }

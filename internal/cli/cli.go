@@ -144,11 +144,11 @@ request, and keeps a job in its owner's hands whatever happens to the token.`,
 // nothing but that: what is on stderr then is the problem object alone.
 func (a *app) hint(format string, args ...any) {
 	if !a.quiet && !a.wantsJSON() {
-		fmt.Fprintf(a.stderr, format+"\n", args...)
+		fmt.Fprintln(a.stderr, harmless(fmt.Sprintf(format, args...)))
 	}
 }
 
 // warn tells what must not be missed, whoever reads it.
 func (a *app) warn(format string, args ...any) {
-	fmt.Fprintf(a.stderr, "warning: "+format+"\n", args...)
+	fmt.Fprintln(a.stderr, harmless(fmt.Sprintf("warning: "+format, args...)))
 }

@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -92,7 +94,46 @@ func (a *app) client() (*api.Client, error) {
 	if err == nil {
 		c.Answered = a.noteEnd
 	}
+	if err == nil && a.credential.from == a.hostsFile() && a.hostsFile() != "" {
+		c.Refresh = func(ctx context.Context, ended string) (string, error) { return a.refresh(ctx, u, ended) }
+	}
 	return c, err
+}
+
+// refresh gives the session that follows one that has ended. Several commands
+// at once meet at the lock of the file: the first refreshes, and the others find
+// what it has stored.
+func (a *app) refresh(ctx context.Context, u, ended string) (fresh string, err error) {
+	trouble := a.change(func(h *hosts) {
+		if fresh = h.Tokens[u]; fresh != ended || h.Refresh[u] == "" {
+			return
+		}
+		fresh = ""
+		if h.Install == "" {
+			h.Install = rand.Text()
+		}
+		var client *api.Client
+		if client, err = api.NewClient(u, ""); err != nil {
+			return
+		}
+		var next api.Refreshed
+		if next, err = client.RefreshSession(ctx, h.Refresh[u], h.Install); err == nil {
+			fresh = next.AccessToken
+			h.put(u, next.AccessToken, next.RefreshToken)
+		} else if isOver(err) {
+			delete(h.Refresh, u) // the sign-in is over
+		}
+	})
+	if fresh == ended {
+		fresh = "" // nothing newer
+	}
+	return fresh, errors.Join(err, trouble)
+}
+
+// isOver reports whether a refresh was answered, and with no.
+func isOver(err error) bool {
+	e, ok := errors.AsType[*api.Error](err)
+	return ok && e.Status == http.StatusBadRequest
 }
 
 // noteEnd remembers when the token in use ends, as an answer tells. The idle

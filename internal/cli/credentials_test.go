@@ -2,10 +2,12 @@ package cli
 
 import (
 	"encoding/json"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"gradegate/api"
@@ -238,10 +240,10 @@ func TestLoginWithTokenAtHand(t *testing.T) {
 func TestLogout(t *testing.T) {
 	t.Parallel()
 	f, m := newFake(t), newMachine(t)
-	f.on("DELETE /v1/tokens/self", api.Revoked{Token: laptop()})
+	f.on("POST /oauth2/revoke", api.Revoked{Token: laptop()})
 	m.write(m.hosts(), "current: "+f.url+"\ntokens: {\""+f.url+"\": "+secretOf(token.Session)+", \"https://other\": x}\n", 0o600)
 	m.run("", "logout").want(t, 0, "", "Signed out of "+f.url+"; the token is revoked.")
-	if f.last().route != "DELETE /v1/tokens/self" {
+	if f.last().route != "POST /oauth2/revoke" {
 		t.Error(f.last().route)
 	}
 	data, err := os.ReadFile(m.hosts())
@@ -256,7 +258,7 @@ func TestLogout(t *testing.T) {
 func TestLogoutSparesOtherMachines(t *testing.T) {
 	t.Parallel()
 	f := newFake(t)
-	f.on("DELETE /v1/tokens/self", api.Revoked{Token: laptop()})
+	f.on("POST /oauth2/revoke", api.Revoked{Token: laptop()})
 	m, secret := signedIn(t, f, token.Personal)
 	m.run("", "logout").want(t, 0, "", idOf(t, secret)+", which stays active. To end it, where its owner is signed in, or as an administrator: gradegate token revoke "+idOf(t, secret)+"\n")
 	if len(f.requests()) != 0 || (&app{env: m.env}).stored(f.url, idOf(t, secret)) {
@@ -264,7 +266,7 @@ func TestLogoutSparesOtherMachines(t *testing.T) {
 	}
 	m, secret = signedIn(t, f, token.Personal)
 	m.run("", "logout", "--revoke").want(t, 0, "", "the token is revoked")
-	if last := f.last(); last.route != "DELETE /v1/tokens/self" || last.token != secret || (&app{env: m.env}).stored(f.url, idOf(t, secret)) {
+	if last := f.last(); last.route != "POST /oauth2/revoke" || last.token != secret || (&app{env: m.env}).stored(f.url, idOf(t, secret)) {
 		t.Errorf("%+v", last)
 	}
 }
@@ -279,7 +281,7 @@ func TestLoginTakesAPlace(t *testing.T) {
 		f, fresh := newFake(t), secretOf(token.Session)
 		m, old := signedIn(t, f, k)
 		f.on("POST /v1/invites/redeem", api.Issued{Secret: fresh, User: ptr(joe), Token: laptop()}).
-			on("GET /v1/whoami", api.Whoami{User: ptr(ann())}).on("DELETE /v1/tokens/self", api.Revoked{})
+			on("GET /v1/whoami", api.Whoami{User: ptr(ann())}).on("POST /oauth2/revoke", api.Revoked{})
 		becomes := "is ended."
 		if k == token.Personal {
 			becomes = "stays active, and this machine forgets it."
@@ -289,7 +291,7 @@ func TestLoginTakesAPlace(t *testing.T) {
 			t.Error("a no was taken for a yes")
 		}
 		got := m.run("", "login", "--invite", code)
-		ended, last := f.last().route == "DELETE /v1/tokens/self" && f.last().token == old, "Ended the session "+idOf(t, old)+", ann's, which was stored here.\n"
+		ended, last := f.last().route == "POST /oauth2/revoke" && f.last().token == old, "Ended the session "+idOf(t, old)+", ann's, which was stored here.\n"
 		if k == token.Personal {
 			last = "This machine has forgotten the token " + idOf(t, old) + ", ann's, which stays active. To end it, where its owner is signed in, or as an administrator: gradegate token revoke " + idOf(t, old) + "\n"
 		}
@@ -312,7 +314,7 @@ func TestLoginAsksForStrangersOnly(t *testing.T) {
 	f.handle("GET /v1/whoami", func(w http.ResponseWriter, r *http.Request) {
 		u := owner[strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")]
 		_ = json.NewEncoder(w).Encode(api.Whoami{User: &u})
-	}).on("DELETE /v1/tokens/self", api.Revoked{})
+	}).on("POST /oauth2/revoke", api.Revoked{})
 	m.answers("\n", "login", "--token-file", file).want(t, 1, "", "joe's, which gives way to the new one: it is ended.\nGo on? [y/N] Nothing was done.")
 	owner[old] = ann()
 	m.answers("", "login", "--token-file", file).want(t, 0, "ann", "Ended the session")
@@ -339,7 +341,7 @@ func TestLogoutWithoutServer(t *testing.T) {
 		u, secret := "http://127.0.0.1:1", secretOf(token.Session)
 		if status != 0 {
 			u = f.url
-			f.handle("DELETE /v1/tokens/self", func(w http.ResponseWriter, _ *http.Request) { f.refuse(w, status, "store_unavailable", "No.", "") })
+			f.handle("POST /oauth2/revoke", func(w http.ResponseWriter, _ *http.Request) { f.refuse(w, status, "store_unavailable", "No.", "") })
 		}
 		m.write(m.hosts(), "current: "+u+"\ntokens: {\""+u+"\": "+secret+"}\n", 0o600)
 		m.run("", "logout").want(t, 0, "", "warning: this machine has forgotten its token, but "+u+" could not be told")
@@ -389,5 +391,81 @@ func TestHostsFileAtOnce(t *testing.T) {
 	}
 	if h, err := (&app{env: m.env}).loadHosts(); err != nil || len(h.Tokens) != many {
 		t.Error(len(h.Tokens), err)
+	}
+}
+
+// TestSessionsFollow: a session that has expired is followed by the next one,
+// once for many commands at a time; a sign-in that is over is told by what the
+// server says of the session.
+func TestSessionsFollow(t *testing.T) {
+	t.Parallel()
+	f, m := newFake(t), newMachine(t)
+	first, next := secretOf(token.Session), secretOf(token.Session)
+	refresh := []string{secretOf(token.Refresh), secretOf(token.Refresh)}
+	var mu sync.Mutex
+	asked := 0
+	f.handle("POST /oauth2/token", func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		asked++
+		if r.FormValue("refresh_token") != refresh[0] || r.FormValue("install_id") == "" || asked > 1 {
+			w.WriteHeader(400)
+			_, _ = io.WriteString(w, `{"error":"invalid_grant","code":"token_rotated","detail":"It was used."}`)
+			return
+		}
+		_ = json.NewEncoder(w).Encode(api.Refreshed{AccessToken: next, RefreshToken: refresh[1], ExpiresIn: 43200})
+	})
+	f.handle("GET /v1/whoami", func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") != "Bearer "+next {
+			f.refuse(w, 401, "token_expired", "The token has expired.", "Sign in again.")
+			return
+		}
+		_ = json.NewEncoder(w).Encode(api.Whoami{User: ptr(ann())})
+	})
+	m.write(m.hosts(), "current: "+f.url+"\ntokens: {\""+f.url+"\": "+first+"}\nrefresh: {\""+f.url+"\": "+refresh[0]+"}\n", 0o600)
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() { m.run("", "whoami").want(t, 0, "ann", "") })
+	}
+	wg.Wait()
+	data, err := os.ReadFile(m.hosts())
+	if err != nil || asked != 1 || !strings.Contains(string(data), next) || !strings.Contains(string(data), refresh[1]) || strings.Contains(string(data), first) {
+		t.Errorf("asked %d times: %s %v", asked, data, err)
+	}
+	f.handle("GET /v1/whoami", func(w http.ResponseWriter, _ *http.Request) {
+		f.refuse(w, 401, "token_expired", "The token has expired.", "Sign in again.")
+	})
+	m.run("", "whoami").want(t, 4, "", "The token has expired.")
+	if data, err := os.ReadFile(m.hosts()); err != nil || strings.Contains(string(data), "ggref_") {
+		t.Errorf("what does not refresh is kept: %s %v", data, err)
+	}
+	// One that comes from elsewhere is nobody's to refresh.
+	m.env = append(m.env, "GRADEGATE_TOKEN="+first)
+	m.run("", "whoami").want(t, 4, "", "The token has expired.")
+}
+
+// TestSecretsStayOffTheWire: neither a code nor what has leaked goes over plain
+// HTTP to another machine, signed in or not.
+func TestSecretsStayOffTheWire(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	leaked := m.write("leaked", secretOf(token.Personal)+"\n", 0o600)
+	for _, line := range [][]string{{"login", "--invite", secretOf(token.Invite)}, {"leak", "report", "--file", leaked}} {
+		m.run("", append(line, "--url", "http://192.0.2.1:8080")...).want(t, 1, "", "not sent over plain HTTP")
+	}
+}
+
+// TestHarmless: what a stranger's program prints moves no cursor.
+func TestHarmless(t *testing.T) {
+	t.Parallel()
+	var out strings.Builder
+	l := &logWriter{w: &out, harmless: true}
+	for _, piece := range []string{"a\x1b[2Jb\u009bc\u202ed\te\n", "gr\xc3", "\xbcn \xff\xe2\x82", "\xac\n"} {
+		if _, err := l.Write([]byte(piece)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, want := out.String(), "a?[2Jb?c?d\te\ngrün ?€\n"; got != want {
+		t.Errorf("%q, want %q", got, want)
 	}
 }

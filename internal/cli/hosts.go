@@ -21,6 +21,25 @@ import (
 type hosts struct {
 	Current string            `yaml:"current"`
 	Tokens  map[string]string `yaml:"tokens"`
+	// Refresh holds, beside a session, what gives the next one.
+	Refresh map[string]string `yaml:"refresh,omitempty"`
+	// Install is what this installation calls itself when it refreshes: a refresh
+	// token that comes from another one was stolen.
+	Install string `yaml:"install,omitempty"`
+}
+
+// put makes a token this machine's credential for a server. What it replaces
+// does not refresh any more.
+func (h *hosts) put(u, secret, refresh string) {
+	h.Tokens[u] = secret
+	delete(h.Refresh, u)
+	if refresh == "" {
+		return
+	}
+	if h.Refresh == nil {
+		h.Refresh = map[string]string{}
+	}
+	h.Refresh[u] = refresh
 }
 
 // hostsFile is where login keeps what it got; empty on a machine where nobody
@@ -45,6 +64,9 @@ func (a *app) loadHosts() (hosts, error) {
 	}
 	if err != nil {
 		return h, err
+	}
+	if !info.Mode().IsRegular() {
+		return h, fault.New(fault.Invalid, "hosts_damaged", "%s is no file.", path).WithFix("Remove it and sign in again: gradegate login")
 	}
 	if info.Mode().Perm()&0o077 != 0 {
 		return h, fault.New(fault.Invalid, "hosts_exposed", "%s can be read by others (mode %04o).", path, info.Mode().Perm()).
@@ -170,12 +192,15 @@ func replaceFile(path string, data []byte) error {
 
 // remember stores a token as this machine's credential for a server.
 func (a *app) remember(u, secret string) error {
-	return a.change(func(h *hosts) { h.Tokens[u] = secret })
+	return a.change(func(h *hosts) { h.put(u, secret, "") })
 }
 
 // settle is remember, and makes the server the one to talk to from now on.
-func (a *app) settle(u, secret string) error {
-	return a.change(func(h *hosts) { h.Current, h.Tokens[u] = u, secret })
+func (a *app) settle(u, secret, refresh string) error {
+	return a.change(func(h *hosts) {
+		h.Current = u
+		h.put(u, secret, refresh)
+	})
 }
 
 // notStored is the error of a secret that was printed instead.
@@ -191,7 +216,10 @@ func notStored(err error) error {
 // forget drops this machine's credential for a server. The server stays the one
 // to talk to: whoever signs in again means the same one.
 func (a *app) forget(u string) error {
-	return a.change(func(h *hosts) { delete(h.Tokens, u) })
+	return a.change(func(h *hosts) {
+		delete(h.Tokens, u)
+		delete(h.Refresh, u)
+	})
 }
 
 // stored reports whether a token is this machine's credential for a server.

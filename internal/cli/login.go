@@ -83,7 +83,7 @@ func (a *app) loginWithCode(ctx context.Context, u, code, name string, yes bool)
 	if err != nil {
 		return err
 	}
-	if err := a.settle(u, made.Secret); err != nil {
+	if err := a.settle(u, made.Secret, made.RefreshToken); err != nil {
 		// The code is spent: losing the token now would lock its owner out.
 		fmt.Fprintln(a.stdout, made.Secret)
 		return notStored(err)
@@ -121,7 +121,7 @@ func (a *app) loginWithToken(ctx context.Context, u string, yes bool) error {
 			return err
 		}
 	}
-	if err := a.settle(u, a.credential.secret); err != nil {
+	if err := a.settle(u, a.credential.secret, ""); err != nil {
 		return err
 	}
 	old.leave(ctx, a, u, idOfSecret(a.credential.secret))

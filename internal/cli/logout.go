@@ -54,7 +54,7 @@ func (a *app) signOut(ctx context.Context, u, secret string) error {
 		return err
 	}
 	client.Retries = 1
-	_, err = client.RevokeToken(ctx, "self", api.RevokeToken{Reason: "logout"})
+	err = client.RevokeSecret(ctx, secret)
 	if err != nil && !dead(err) && !passing(err) {
 		return err
 	}
@@ -149,16 +149,13 @@ func (l lodger) leave(ctx context.Context, a *app, u, taker string) {
 	}
 }
 
-// endStored revokes a session by its own secret. One that is dead is as dead as
-// it was to be.
+// endStored revokes a session by its own secret, and with it the sign-in that it
+// belongs to. One that is dead is as dead as it was to be.
 func endStored(ctx context.Context, u, secret string) error {
 	client, err := api.NewClient(u, secret)
 	if err != nil {
 		return err
 	}
 	client.Retries = 1
-	if _, err = client.RevokeToken(ctx, "self", api.RevokeToken{Reason: "another token took its place"}); dead(err) {
-		return nil
-	}
-	return err
+	return client.RevokeSecret(ctx, secret)
 }

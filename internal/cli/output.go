@@ -43,13 +43,13 @@ func (a *app) print(r result) error {
 		if r.name == "" {
 			return nil // none is no line
 		}
-		_, err := fmt.Fprintln(a.stdout, r.name)
+		_, err := fmt.Fprintln(a.stdout, harmless(r.name))
 		return err
 	case "secret":
 		if r.secret == "" {
 			return errors.New("the answer holds no secret")
 		}
-		_, err := fmt.Fprintln(a.stdout, r.secret)
+		_, err := fmt.Fprintln(a.stdout, harmless(r.secret))
 		return err
 	}
 	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)

@@ -193,14 +193,14 @@ func TestSessionEndsWithItsPlace(t *testing.T) {
 	f := newFake(t)
 	m, session := signedIn(t, f, token.Session)
 	made := issued(t)
-	f.on("POST /v1/tokens", made).on("DELETE /v1/tokens/self", api.Revoked{Token: laptop()})
+	f.on("POST /v1/tokens", made).on("POST /oauth2/revoke", api.Revoked{Token: laptop()})
 	m.run("", "token", "create", "--save").want(t, 0, made.Token.ID, "The session of the login ("+idOf(t, session)+") was ended")
-	if last := f.last(); last.route != "DELETE /v1/tokens/self" || last.token != session {
+	if last := f.last(); last.route != "POST /oauth2/revoke" || last.token != session {
 		t.Errorf("%s with another token than the session", last.route)
 	}
 
 	m, session = signedIn(t, f, token.Session)
-	f.handle("DELETE /v1/tokens/self", func(w http.ResponseWriter, _ *http.Request) { f.refuse(w, 500, "internal", "No.", "") })
+	f.handle("POST /oauth2/revoke", func(w http.ResponseWriter, _ *http.Request) { f.refuse(w, 500, "internal", "No.", "") })
 	m.run("", "token", "create", "--save").want(t, 0, made.Token.ID, "warning: the session of the login ("+idOf(t, session)+") could not be ended")
 
 	m, secret := signedIn(t, f, token.Personal)

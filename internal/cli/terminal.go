@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"golang.org/x/term"
 )
@@ -48,26 +51,42 @@ func (i *interruptible) Read(p []byte) (int, error) {
 	}
 }
 
-// logWriter is where a job's log goes. On a terminal, what could move the cursor
-// or send keys is taken out: the program that printed it is a stranger's.
+// harmless is foreign text without what could move the cursor, send keys or
+// turn the direction of reading.
+func harmless(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r != '\n' && r != '\t' && r != '\r' && (unicode.IsControl(r) || unicode.Is(unicode.Cf, r) || r == utf8.RuneError) {
+			return '?'
+		}
+		return r
+	}, s)
+}
+
+// logWriter is where a job's log goes. To a terminal it goes harmless: the
+// program that printed it is a stranger's.
 func (a *app) logWriter(w io.Writer) *logWriter { return &logWriter{w: w, harmless: terminal(w)} }
 
 type logWriter struct {
 	w        io.Writer
 	harmless bool
-	err      error // of w; kept apart from those of the connection
+	rest     []byte // the beginning of a character whose end is still to come
+	err      error  // of w; kept apart from those of the connection
 }
 
 func (l *logWriter) Write(p []byte) (int, error) {
 	out := p
 	if l.harmless {
-		out = make([]byte, len(p))
-		for i, b := range p {
-			if b < ' ' && b != '\n' && b != '\t' && b != '\r' || b == 0x7f {
-				b = '?'
+		all := append(l.rest, p...)
+		whole := len(all)
+		for back := 1; back < utf8.UTFMax && back <= len(all); back++ {
+			if b := all[len(all)-back]; utf8.RuneStart(b) {
+				if !utf8.FullRune(all[len(all)-back:]) {
+					whole = len(all) - back
+				}
+				break
 			}
-			out[i] = b
 		}
+		out, l.rest = []byte(harmless(string(all[:whole]))), bytes.Clone(all[whole:])
 	}
 	if _, err := l.w.Write(out); err != nil {
 		l.err = err

@@ -111,7 +111,7 @@ func (a *app) printIssued(ctx context.Context, client *api.Client, made api.Issu
 	}
 	return a.print(result{json: shown, name: made.Token.ID, secret: made.Secret, table: func(w io.Writer) {
 		if !save {
-			fmt.Fprintf(w, "secret\t%s\n", made.Secret)
+			fmt.Fprintf(w, "secret\t%s\n", clean(made.Secret))
 		}
 		tokenFacts(w, made.Token)
 		if p := made.Predecessor; p != nil {

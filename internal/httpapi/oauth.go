@@ -91,7 +91,7 @@ func (c *call) oauthFail(err error) {
 	}
 	c.WriteHeader(status)
 	_ = json.NewEncoder(c).Encode(map[string]string{ // a client that has gone needs no answer
-		"error": word, "error_description": ascii(p.fault.Detail), "code": p.fault.Code, "fix": p.fault.Fix, "request_id": c.id,
+		"error": word, "error_description": ascii(p.fault.Detail), "detail": p.fault.Detail, "code": p.fault.Code, "fix": p.fault.Fix, "request_id": c.id,
 	})
 }
 
