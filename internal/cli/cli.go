@@ -57,6 +57,7 @@ type app struct {
 	endsIn  atomic.Int64 // the token in use, as the server says; zero: not soon
 	// inGrace is set if that is because it was rotated.
 	inGrace atomic.Bool
+	follows bool // a session that the next one follows by itself
 }
 
 // Run runs one command and returns its exit code. args are without the

@@ -96,6 +96,8 @@ func (a *app) client() (*api.Client, error) {
 	}
 	if err == nil && a.credential.from == a.hostsFile() && a.hostsFile() != "" {
 		c.Refresh = func(ctx context.Context, ended string) (string, error) { return a.refresh(ctx, u, ended) }
+		h, _ := a.loadHosts() // it was just read
+		a.follows = h.Refresh[u] != ""
 	}
 	return c, err
 }
@@ -155,6 +157,8 @@ func (a *app) warnOfEnd() {
 	switch {
 	case a.inGrace.Load():
 		how = "It was rotated: put its successor in its place in " + a.credential.from
+	case a.follows:
+		return // by the next session
 	case strings.HasPrefix(a.credential.secret, "ggses_"):
 		soon, how = 30*time.Minute, "Your jobs go on; for a new one: gradegate token create --save"
 	case strings.HasPrefix(a.credential.secret, "ggjob_"):

@@ -93,7 +93,11 @@ func (a *app) loginWithCode(ctx context.Context, u, code, name string, yes bool)
 		who = made.User.Name + " (" + made.User.Role + ")"
 	}
 	old.leave(ctx, a, u, made.Token.ID)
-	a.hint("Signed in to %s as %s. This machine's session %s.", u, clean(who), made.Token.Ends)
+	if made.RefreshToken == "" {
+		a.hint("Signed in to %s as %s. This machine's session %s.", u, clean(who), made.Token.Ends)
+	} else {
+		a.hint("Signed in to %s as %s. This machine stays signed in for 30 days after its last use, and 90 days in all.", u, clean(who))
+	}
 	a.hint("For a token that lasts, and takes the place of the session: gradegate token create --save")
 	a.warnShadowed(u)
 	return a.print(result{json: made.Token, name: made.Token.ID, secret: made.Secret, table: func(w io.Writer) {
