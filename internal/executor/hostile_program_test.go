@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -17,6 +18,31 @@ import (
 // hostileCommand makes this test binary the submitted program: it tries to get
 // out, and prints BROKE OUT for everything that worked.
 const hostileCommand = "hostile"
+
+// keyCommand makes this test binary a program that leaves a secret in the
+// keyring of its uid ("keep") and waits, or looks for one there ("seek").
+const keyCommand = "key"
+
+const keyName, keyText = "gradegate-neighbour", "a neighbour's secret"
+
+func key(role string) int {
+	if role == "keep" {
+		_, err := unix.AddKey("user", keyName, []byte(keyText), unix.KEY_SPEC_USER_KEYRING)
+		fmt.Println("kept:", err)
+		time.Sleep(time.Minute) // the test ends it
+		return 0
+	}
+	got := make([]byte, 100)
+	id, err := unix.KeyctlSearch(unix.KEY_SPEC_USER_KEYRING, "user", keyName, 0)
+	if err == nil {
+		var n int
+		if n, err = unix.KeyctlBuffer(unix.KEYCTL_READ, id, got, 0); err == nil {
+			fmt.Printf("found: %s\n", got[:n])
+		}
+	}
+	fmt.Println("sought:", err)
+	return 0
+}
 
 // targets are what the program is told of the host, so that it need not guess.
 type targets struct {
@@ -210,6 +236,42 @@ var attempts = []attempt{
 	{"touch the machine", func(targets) string {
 		return did(unix.Sethostname([]byte("x"))) + did(unix.Reboot(unix.LINUX_REBOOT_CMD_CAD_OFF)) +
 			did(unix.Settimeofday(&unix.Timeval{Sec: 1})) + did(unix.DeleteModule("x", 0))
+	}},
+	{"keys of the uid", func(targets) string {
+		_, err := unix.AddKey("user", "gradegate-test", []byte("broke out"), unix.KEY_SPEC_USER_KEYRING)
+		_, err2 := unix.KeyctlGetKeyringID(unix.KEY_SPEC_USER_KEYRING, true)
+		return did(err) + did(err2)
+	}},
+	{"sockets that no namespace covers", func(targets) string {
+		got := ""
+		for _, family := range []int{unix.AF_VSOCK, unix.AF_ALG, unix.AF_PACKET, unix.AF_BLUETOOTH} {
+			if fd, err := unix.Socket(family, unix.SOCK_STREAM, 0); err == nil {
+				got += strconv.Itoa(family) + " "
+				_ = unix.Close(fd)
+			}
+			if fd, err := unix.Socket(family, unix.SOCK_SEQPACKET, 0); err == nil {
+				got += strconv.Itoa(family) + " "
+				_ = unix.Close(fd)
+			}
+		}
+		return got
+	}},
+	{"io_uring", func(targets) string {
+		params := make([]byte, 120) // struct io_uring_params
+		_, _, e := unix.Syscall(unix.SYS_IO_URING_SETUP, 4, uintptr(unsafe.Pointer(&params[0])), 0)
+		if e == unix.ENOSYS {
+			return ""
+		}
+		return "not even absent: " + e.Error()
+	}},
+	{"large parts of the kernel", func(targets) string {
+		got := ""
+		for name, call := range map[string]uintptr{"bpf": unix.SYS_BPF, "perf": unix.SYS_PERF_EVENT_OPEN, "userfaultfd": unix.SYS_USERFAULTFD, "syslog": unix.SYS_SYSLOG} {
+			if _, _, e := unix.Syscall(call, 3, 0, 0); e != unix.EPERM {
+				got += name + ": " + e.Error() + " "
+			}
+		}
+		return got
 	}},
 	{"open by handle", func(targets) string {
 		h, id, err := unix.NameToHandleAt(unix.AT_FDCWD, "/usr", 0)

@@ -129,6 +129,58 @@ func TestHostileProgramStaysInside(t *testing.T) {
 	}
 }
 
+// TestNoKeysBetweenJobs: all programs have one uid, but no secret of one reaches
+// another through the keyring of that uid.
+func TestNoKeysBetweenJobs(t *testing.T) {
+	t.Parallel()
+	for _, only := range sandboxes(t) {
+		t.Run(only, func(t *testing.T) {
+			t.Parallel()
+			e := with(only)(t, t.TempDir(), nil)
+			keeper, seeker := hostileJob(t, []string{keyCommand, "keep"}), hostileJob(t, []string{keyCommand, "seek"})
+			executortest.Start(t, e, keeper)
+			executortest.Eventually(t, "the keeper has tried", func() bool { return strings.Contains(executortest.Log(keeper), "kept:") })
+			r := executortest.Do(t, e, seeker)
+			if log := executortest.Log(seeker); r.ExitCode != 0 || strings.Contains(log, keyText) || !strings.Contains(log, "sought: operation not permitted") {
+				t.Errorf("%+v\n%s", r, log)
+			}
+			if log := executortest.Log(keeper); !strings.Contains(log, "kept: operation not permitted") {
+				t.Errorf("the keeper: %s", log)
+			}
+			executortest.End(t, e, keeper)
+		})
+	}
+}
+
+// TestOrdinaryProgramsWork under the filter: processes, threads, pipes, sockets.
+func TestOrdinaryProgramsWork(t *testing.T) {
+	t.Parallel()
+	python := `python3 -c '
+import multiprocessing, os, socket, subprocess, tempfile, threading
+a, b = socket.socketpair(); a.send(b"x"); assert b.recv(1) == b"x"
+s = socket.socket(); s.bind(("127.0.0.1", 0))
+t = threading.Thread(target=lambda: None); t.start(); t.join()
+assert subprocess.run(["true"]).returncode == 0
+if __name__ == "__main__":
+    with multiprocessing.get_context("fork").Pool(2) as p: assert p.map(abs, [-1, -2]) == [1, 2]
+'`
+	for _, only := range append(sandboxes(t), executor.None) {
+		t.Run(only, func(t *testing.T) {
+			t.Parallel()
+			s := executortest.NewJob(t, `set -e
+				(sleep 0; echo a) | cat >/dev/null
+				test "$(awk 'BEGIN { "echo b" | getline x; print x }')" = b
+				if python3 -c '' 2>/dev/null; then `+python+`; fi
+				echo fine`)
+			s.Resources.MemoryBytes = 512 << 20
+			r := executortest.Do(t, with(only)(t, t.TempDir(), nil), s)
+			if r.ExitCode != 0 || r.Reason != "" || executortest.Log(s) != "fine\n" {
+				t.Errorf("%+v\n%s", r, executortest.Log(s))
+			}
+		})
+	}
+}
+
 // TestAttemptsWork keeps the test above honest: without a sandbox, the same
 // program reaches a good deal.
 func TestAttemptsWork(t *testing.T) {

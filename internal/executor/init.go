@@ -235,6 +235,9 @@ func (b box) launch() error {
 	if err := closeOnExec(); err != nil {
 		return err
 	}
+	if err := filterCalls(); err != nil { // after what it refuses
+		return err
+	}
 	if n := b.Limits.DataBytes; n > 0 { // last: it binds this process too
 		if err := syscall.Setrlimit(unix.RLIMIT_DATA, &syscall.Rlimit{Cur: n, Max: n}); err != nil {
 			return err

@@ -32,6 +32,9 @@ type Isolation struct {
 	// Limits says how memory and processes are limited, for example "memory and
 	// processes by cgroup".
 	Limits string
+	// Unfiltered says that the kernel cannot filter system calls: programs of
+	// different jobs may then reach each other through what belongs to a uid.
+	Unfiltered bool
 	// Tried tells for every better isolation why it is not in force.
 	Tried []Attempt
 }
@@ -44,7 +47,11 @@ func (i Isolation) String() string {
 	if i.Kind == "" {
 		return "none: programs are refused"
 	}
-	return i.Kind + ", " + i.Limits
+	text := i.Kind + ", " + i.Limits
+	if i.Unfiltered {
+		text += ", system calls not filtered"
+	}
+	return text
 }
 
 // boxKind is an isolation with the choices that the probe made.
@@ -104,7 +111,7 @@ func probe(o Options) (boxKind, Isolation) {
 	for _, k := range list {
 		limits, err := try(o, k)
 		if err == nil {
-			return k, Isolation{Kind: k.Name, Limits: limits, Tried: tried}
+			return k, Isolation{Kind: k.Name, Limits: limits, Unfiltered: !filters(), Tried: tried}
 		}
 		tried = append(tried, Attempt{k.label(), err.Error()})
 	}
@@ -112,7 +119,7 @@ func probe(o Options) (boxKind, Isolation) {
 		k := boxKind{Name: None}
 		limits, err := try(o, k)
 		if err == nil {
-			return k, Isolation{Kind: None, Limits: limits, Tried: tried}
+			return k, Isolation{Kind: None, Limits: limits, Unfiltered: !filters(), Tried: tried}
 		}
 		tried = append(tried, Attempt{None, err.Error()})
 	}

@@ -27,6 +27,8 @@ func TestMain(m *testing.M) {
 			exit(executor.Init(os.Args[2:]))
 		case hostileCommand:
 			exit(hostile(os.Args[2:]))
+		case keyCommand:
+			exit(key(os.Args[2]))
 		case serveCommand:
 			exit(serve(os.Args[2], os.Args[3], os.Args[4]))
 		}

@@ -152,7 +152,7 @@ func (s *supervisor) tighten(b *box) {
 		// the host until it is noticed, and other jobs from hindering this one.
 		b.Limits.Tasks = uint64(tasksOf(b.uid()) + r.Processes + 1000)
 	}
-	s.state.Report.Isolation = Isolation{Kind: b.Kind.Name, Limits: s.group.limits()}.String()
+	s.state.Report.Isolation = Isolation{Kind: b.Kind.Name, Limits: s.group.limits(), Unfiltered: !filters()}.String()
 	s.state.Cgroups = s.group.dirs
 }
 

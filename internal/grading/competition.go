@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"gradegate/internal/audit"
@@ -51,8 +52,24 @@ func (g *Grading) Competition(ctx context.Context, s *policy.Subject, name strin
 	return g.competition(ctx, name)
 }
 
-// File opens a public file of a competition.
-func (g *Grading) File(ctx context.Context, s *policy.Subject, name, file string) (*os.File, error) {
+// File is an open public file of a competition. Close gives its place to the
+// next one.
+type File struct {
+	*os.File
+	once    sync.Once
+	release func()
+}
+
+// Close closes the file.
+func (f *File) Close() error {
+	err := f.File.Close()
+	f.once.Do(f.release)
+	return err
+}
+
+// File opens a public file of a competition. One user may have a number of
+// them open at a time; more are Limited.
+func (g *Grading) File(ctx context.Context, s *policy.Subject, name, file string) (*File, error) {
 	c, err := g.Competition(ctx, s, name)
 	if err != nil {
 		return nil, err
@@ -66,11 +83,16 @@ func (g *Grading) File(ctx context.Context, s *policy.Subject, name, file string
 		return nil, missing.Caused(err)
 	}
 	defer func() { _ = root.Close() }()
+	release, err := g.downloads.take(s)
+	if err != nil {
+		return nil, err
+	}
 	f, err := root.Open(file)
 	if err != nil {
+		release()
 		return nil, missing.Caused(err)
 	}
-	return f, nil
+	return &File{File: f, release: release}, nil
 }
 
 // Apply makes a competition, or changes it. body is a bundle with the public
@@ -194,11 +216,15 @@ func higherIsBetter(metric string) bool {
 // takeFiles stores a competition's files under the digest of the upload, the
 // hidden ones apart, and checks the truth by scoring it against itself.
 func (g *Grading) takeFiles(c Competition, body io.Reader) (digest string, public []string, err error) {
-	file, digest, size, _, err := g.files.keep(body, 4*UploadLimit)
+	file, err := g.files.bundles.receive(body, 4*UploadLimit)
 	if err != nil {
 		return "", nil, err
 	}
-	defer func() { _ = file.Close() }()
+	defer func() {
+		_ = file.Close() // only read since it was stored
+		file.decided(!refused(err))
+	}()
+	digest = file.digest
 	final := g.files.competitionDir(c.Name, digest)
 	if err := os.MkdirAll(filepath.Dir(final), 0o700); err != nil {
 		return "", nil, noSpace(err)
@@ -208,7 +234,7 @@ func (g *Grading) takeFiles(c Competition, body io.Reader) (digest string, publi
 		return "", nil, noSpace(err)
 	}
 	defer func() { _ = os.RemoveAll(tmp) }()
-	if err := unpackFiles(tmp, file, size); err != nil {
+	if err := unpackFiles(tmp, file.File, file.size); err != nil {
 		return "", nil, err
 	}
 	if err := checkTruth(c, filepath.Join(tmp, "hidden", labelsFile)); err != nil {

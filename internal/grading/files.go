@@ -1,8 +1,6 @@
 package grading
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -22,16 +20,19 @@ import (
 //	competitions/<name>/<sha256>/public/ what programs and people may read
 //	competitions/<name>/<sha256>/hidden/ what only the scorer reads
 //	jobs/<id>/                           one job; see job.Spec
-type files struct{ dir string }
+type files struct {
+	dir     string
+	bundles *bundles
+}
 
 func openFiles(dir string) (files, error) {
-	f := files{dir: dir}
-	for _, d := range []string{"bundles", "competitions", "jobs"} {
+	for _, d := range []string{"competitions", "jobs"} {
 		if err := os.MkdirAll(filepath.Join(dir, d), 0o700); err != nil {
-			return f, fmt.Errorf("grading folders: %w", err)
+			return files{}, fmt.Errorf("grading folders: %w", err)
 		}
 	}
-	return f, nil
+	b, err := openBundles(filepath.Join(dir, "bundles"))
+	return files{dir: dir, bundles: b}, err
 }
 
 // jobDir is the folder of a job. Ids are ours, but a folder name is never
@@ -40,55 +41,11 @@ func (f files) jobDir(id job.ID) string {
 	return filepath.Join(f.dir, "jobs", filepath.Base(string(id)))
 }
 
-// drop removes what a refused submission left: its folder, and its upload if
-// nobody else refers to it. What is refused takes up no room.
-func (f files) drop(id job.ID, digest string, upload bool) {
-	_ = os.RemoveAll(f.jobDir(id))
-	if upload && digest != "" {
-		_ = os.Remove(f.bundle(digest))
-	}
-}
+// drop removes the folder of a refused submission: it takes up no room.
+func (f files) drop(id job.ID) { _ = os.RemoveAll(f.jobDir(id)) }
 
 func (f files) competitionDir(name, digest string) string {
 	return filepath.Join(f.dir, "competitions", filepath.Base(name), filepath.Base(digest))
-}
-
-func (f files) bundle(digest string) string { return filepath.Join(f.dir, "bundles", digest) }
-
-// keep stores an upload under the digest of its content, fsynced, and returns
-// an open file on it, and whether it was not there before. More than limit bytes are refused.
-func (f files) keep(body io.Reader, limit int64) (file *os.File, digest string, size int64, fresh bool, err error) {
-	tmp, err := os.CreateTemp(filepath.Join(f.dir, "bundles"), ".upload-*")
-	if err != nil {
-		return nil, "", 0, false, noSpace(err)
-	}
-	defer func() {
-		if err != nil {
-			_ = tmp.Close()
-			_ = os.Remove(tmp.Name())
-		}
-	}()
-	sum := sha256.New()
-	size, err = io.Copy(io.MultiWriter(tmp, sum), io.LimitReader(body, limit+1))
-	if err != nil {
-		if f := new(fault.Error); errors.As(err, &f) {
-			return nil, "", 0, false, f
-		}
-		return nil, "", 0, false, noSpace(err)
-	}
-	if size > limit {
-		return nil, "", 0, false, fault.New(fault.TooLarge, "bundle_too_large", "The upload is larger than %d MiB.", limit>>20).
-			WithFix("Leave out data and caches; the competition's own files are there already.")
-	}
-	if err = tmp.Sync(); err != nil {
-		return nil, "", 0, false, noSpace(err)
-	}
-	digest = hex.EncodeToString(sum.Sum(nil))
-	_, known := os.Lstat(f.bundle(digest))
-	if err = os.Rename(tmp.Name(), f.bundle(digest)); err != nil {
-		return nil, "", 0, false, noSpace(err)
-	}
-	return tmp, digest, size, known != nil, nil
 }
 
 func noSpace(err error) error {
@@ -136,7 +93,7 @@ func (f files) writeRunToken(id job.ID, s token.Secret) error {
 	return nil
 }
 
-func (f files) log(id job.ID) (*os.File, error) { return os.Open(filepath.Join(f.jobDir(id), "log")) }
+func (f files) log(id job.ID) string { return filepath.Join(f.jobDir(id), "log") }
 
 // spec is what the executor needs to know.
 func (f files) spec(j job.Job, sub Submission) job.Spec {

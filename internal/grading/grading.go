@@ -62,6 +62,9 @@ type Config struct {
 	Dir      string                     // folder for bundles, competitions and jobs
 	Node     string                     // name of this process in leases
 	Log      *slog.Logger
+	// Files is about how many files clients may hold open at a time, all
+	// together; zero is for a process with 1024 descriptors.
+	Files int
 }
 
 // Grading is the use cases around jobs. It is safe for concurrent use.
@@ -69,6 +72,8 @@ type Grading struct {
 	Config
 	files files
 	nudge chan struct{}
+
+	followers, uploads, downloads *shares
 }
 
 // New makes a grading over its configuration and creates its folders.
@@ -77,7 +82,14 @@ func New(c Config) (*Grading, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Grading{Config: c, files: f, nudge: make(chan struct{}, 1)}, nil
+	if c.Files <= 0 {
+		c.Files = defaultFiles
+	}
+	return &Grading{
+		Config: c, files: f, nudge: make(chan struct{}, 1),
+		followers: newShares(c.Files, tooManyFollowers), downloads: newShares(c.Files, tooManyDownloads),
+		uploads: newShares(c.Files/2, tooManyUploads), // it has a few files open while it is unpacked
+	}, nil
 }
 
 // Upload is what a client hands in.
@@ -137,23 +149,36 @@ func (g *Grading) Submit(ctx context.Context, s *policy.Subject, u Upload, idem 
 	if err := checkLabels(u); err != nil {
 		return Submitted{}, err
 	}
+	release, err := g.uploads.take(s)
+	if err != nil {
+		return Submitted{}, err
+	}
+	defer release()
+	file, err := g.files.bundles.receive(u.Body, UploadLimit)
+	if err != nil {
+		return Submitted{}, err
+	}
 	now := g.Now()
 	id := job.ID(g.NewID("job_"))
-	sub, fresh, err := g.receive(c, id, u, now)
+	sub, err := g.receive(c, id, u, file, now)
 	var made Submitted
 	if err == nil {
 		made, err = g.admit(ctx, s, c, sub, id, u, idem, now)
 	}
-	// After trouble of ours nobody knows whether the job was admitted: then
-	// what it needs stays.
-	refused := err != nil && fault.KindOf(err) != fault.Unavailable && fault.KindOf(err) != fault.Internal
-	if refused || made.Replayed {
-		g.files.drop(id, sub.Digest, fresh && refused)
+	file.decided(!refused(err))
+	if refused(err) || made.Replayed {
+		g.files.drop(id)
 	}
 	if err == nil {
 		g.Nudge()
 	}
 	return made, err
+}
+
+// refused reports whether an error means that nothing was taken. After trouble
+// of ours nobody knows: then what it needs stays.
+func refused(err error) bool {
+	return err != nil && fault.KindOf(err) != fault.Unavailable && fault.KindOf(err) != fault.Internal
 }
 
 // admit puts the job, its submission and its reservation into the store.

@@ -3,6 +3,7 @@ package grading
 import (
 	"context"
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"time"
@@ -120,30 +121,54 @@ func (g *Grading) Cancel(ctx context.Context, s *policy.Subject, id job.ID) (d D
 		WithFix("gradegate cancel %s", id)
 }
 
-// Log opens what a job has printed, from an offset. done reports whether no
-// more will come; ask it before reading to the end.
-func (g *Grading) Log(ctx context.Context, s *policy.Subject, id job.ID, offset int64) (f *os.File, done func() bool, err error) {
-	_, err = g.see(ctx, s, policy.JobRead, id)
-	if err != nil {
-		return nil, nil, err
+// Log is what a job has printed and prints. Nothing of it is open between two
+// reads: whoever follows it may be slow, and may be many.
+type Log struct {
+	path    string
+	over    func() bool
+	release func()
+}
+
+// Log gives what a job has printed. To follow it takes a place, of which one
+// user and all users have a number (Limited); Close has to be called once.
+func (g *Grading) Log(ctx context.Context, s *policy.Subject, id job.ID, follow bool) (*Log, error) {
+	if _, err := g.see(ctx, s, policy.JobRead, id); err != nil {
+		return nil, err
 	}
-	done = func() bool {
+	l := &Log{path: g.files.log(id), release: func() {}, over: func() bool {
 		j, err := g.Store.Job(ctx, id)
 		return err != nil || j.State.Final() || j.State == job.Grading
+	}}
+	if !follow {
+		return l, nil
 	}
-	f, err = g.files.log(id)
+	release, err := g.followers.take(s)
+	if err != nil {
+		return nil, err
+	}
+	l.release = release
+	return l, nil
+}
+
+// Over reports whether no more will come; ask it before reading to the end.
+func (l *Log) Over() bool { return l.over() }
+
+// ReadAt reads what there is from an offset on: io.EOF comes with the last of
+// it, also where nothing has been printed so far, or at all.
+func (l *Log) ReadAt(p []byte, offset int64) (int, error) {
+	f, err := os.Open(l.path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, done, nil // nothing printed so far, or at all
+		return 0, io.EOF
 	}
 	if err != nil {
-		return nil, nil, err
+		return 0, err
 	}
-	if _, err := f.Seek(offset, 0); err != nil {
-		_ = f.Close()
-		return nil, nil, fault.Wrap(fault.Invalid, "offset_invalid", "The offset is not in the log.", err)
-	}
-	return f, done, nil
+	defer func() { _ = f.Close() }() // only read
+	return f.ReadAt(p, offset)
 }
+
+// Close gives the place to the next one who wants to follow.
+func (l *Log) Close() { l.release() }
 
 // QuotaView is what a subject has used of a competition's limits.
 type QuotaView struct {

@@ -22,28 +22,20 @@ const (
 // UploadLimit bounds one submission, in bytes as uploaded.
 const UploadLimit = 256 << 20
 
-// receive stores and checks an upload: it is kept under its digest, unpacked
-// into the job's folder, and its kind and entry point are found. A file of
-// predictions is checked against the hidden rows at once, so that a mistake in
-// it is told now and costs no quota.
-//
-// fresh reports that the upload was not there before, also on failure: then
-// nobody else refers to it.
-func (g *Grading) receive(c Competition, id job.ID, u Upload, now time.Time) (sub Submission, fresh bool, err error) {
-	file, digest, size, fresh, err := g.files.keep(u.Body, UploadLimit)
-	if err != nil {
-		return sub, false, err
-	}
+// receive checks an upload: it is unpacked into the job's folder, and its kind
+// and entry point are found. A file of predictions is checked against the
+// hidden rows at once, so that a mistake in it is told now and costs no quota.
+func (g *Grading) receive(c Competition, id job.ID, u Upload, file *upload, now time.Time) (sub Submission, err error) {
 	defer func() { _ = file.Close() }()
-	sub = Submission{ID: g.NewID("sub_"), Competition: c.Name, Digest: digest, Size: size, Name: fileName(u.Name), CreatedAt: now}
+	sub = Submission{ID: g.NewID("sub_"), Competition: c.Name, Digest: file.digest, Size: file.size, Name: fileName(u.Name), CreatedAt: now}
 	work, err := g.files.makeJob(id)
 	if err != nil {
-		return sub, fresh, err
+		return sub, err
 	}
 	defer func() { _ = work.Close() }()
-	manifest, err := bundle.Unpack(work, sub.Name, file, size, bundle.DefaultLimits)
+	manifest, err := bundle.Unpack(work, sub.Name, file.File, file.size, bundle.DefaultLimits)
 	if err != nil {
-		return sub, fresh, err
+		return sub, err
 	}
 	sub.Kind = kindOf(manifest)
 	switch {
@@ -60,7 +52,7 @@ func (g *Grading) receive(c Competition, id job.ID, u Upload, now time.Time) (su
 			err = g.files.giveData(id, c)
 		}
 	}
-	return sub, fresh, err
+	return sub, err
 }
 
 // takePredictions moves the file to where the scorer looks, and scores it once

@@ -4,7 +4,7 @@
 // One request goes this way, and no route can leave a step out:
 //
 //	front      request id, canonical path, no token in the URL, panics
-//	admit      credential → subject; policy; limits; body read and checked
+//	admit      credential → subject; limits; policy; body read and checked
 //	begin      what changes something is written to the trail, durably, first
 //	use case   a plain function of (ctx, subject, request)
 //	decided    the line of the decision is written; then the answer
@@ -45,8 +45,9 @@ import (
 
 // Recorder is the audit trail, as requests need it. It is safe for concurrent
 // use. Record returns when the line is on disk: with the kernel, or, if
-// durable, beyond a power cut. Refused is for credentials that nobody proved;
-// it may count instead of write. Errors are Unavailable faults.
+// durable, beyond a power cut. Refused is for refusals; of many alike, by the
+// same token or from the same source, it may count instead of write. Errors are
+// Unavailable faults.
 type Recorder interface {
 	Record(ctx context.Context, e audit.Event, durable bool) error
 	Refused(ctx context.Context, e audit.Event) error
@@ -174,6 +175,8 @@ func (a *API) Server(h http.Handler) *http.Server {
 		ConnContext:                  a.ConnContext,
 		ErrorLog:                     slog.NewLogLogger(a.Logger.Handler(), slog.LevelDebug),
 		DisableGeneralOptionsHandler: true, // OPTIONS * is a path like any other: refused
+		// Connections are counted, streams on them are not; 250 would be usual.
+		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: 32},
 	}
 	s.RegisterOnShutdown(a.Close)
 	return s

@@ -228,3 +228,99 @@ func TestFollow(t *testing.T) {
 		_ = resp.Body.Close()
 	}
 }
+
+// TestFollowers: one user follows a bounded number of logs, holds no file by
+// it, and hurts neither another user nor reading (A05).
+func TestFollowers(t *testing.T) {
+	w := build(t)
+	id, theirs := w.job("ann", job.Running), w.job("bob", job.Running)
+	log := filepath.Join(w.api.Grading.Dir, "jobs", string(id), "log")
+	if err := os.MkdirAll(filepath.Dir(log), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(log, []byte("hello\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	follow := func(s token.Secret, id job.ID) *http.Response {
+		t.Helper()
+		r, _ := http.NewRequestWithContext(t.Context(), get, w.public.URL+"/v1/jobs/"+string(id)+"/logs?follow=true", nil)
+		r.Header.Set("Authorization", "Bearer "+s.Reveal())
+		resp, err := http.DefaultTransport.RoundTrip(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = resp.Body.Close() })
+		return resp
+	}
+	const most = 16
+	var open []*http.Response
+	for i := range most {
+		resp := follow(w.ann, id)
+		line := make([]byte, 6)
+		if _, err := io.ReadFull(resp.Body, line); err != nil || string(line) != "hello\n" {
+			t.Fatalf("follower %d: %d %q %v", i, resp.StatusCode, line, err)
+		}
+		open = append(open, resp)
+	}
+	if held := handlesOf(log); held > most/2 { // a few may be looking just now
+		t.Errorf("%d followers hold the log %d times", most, held)
+	}
+	more := "/v1/jobs/" + string(id) + "/logs?follow=true"
+	if a := w.ask(t, get, more, w.ann, ""); a.status != 429 || a.code() != "too_many_followers" || a.json["fix"] == nil {
+		t.Errorf("follower %d: %d %s", most, a.status, a.body)
+	}
+	if a := w.ask(t, get, "/v1/jobs/"+string(id)+"/logs", w.ann, ""); a.status != 200 || a.body != "hello\n" {
+		t.Errorf("reading without following: %d %s", a.status, a.body)
+	}
+	if resp := follow(w.bob, theirs); resp.StatusCode != 200 {
+		t.Errorf("another user: %d", resp.StatusCode)
+	}
+	_ = open[0].Body.Close()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for range 100 { // the server finds out at its next look; there are limits to asking
+		if resp := follow(w.ann, id); resp.StatusCode == 200 {
+			return
+		}
+		<-tick.C
+	}
+	t.Error("the place of a follower that left is not free again")
+}
+
+// handlesOf counts this process's open files of a path.
+func handlesOf(path string) (n int) {
+	all, _ := filepath.Glob("/proc/self/fd/*") // the pattern is right
+	for _, fd := range all {
+		if at, err := os.Readlink(fd); err == nil && at == path {
+			n++
+		}
+	}
+	return n
+}
+
+// TestLongLog: a log of many pieces arrives whole.
+func TestLongLog(t *testing.T) {
+	w := build(t)
+	id := w.job("ann", job.Failed)
+	log := filepath.Join(w.api.Grading.Dir, "jobs", string(id), "log")
+	text := strings.Repeat("0123456789abcdef", 10_000) + "end"
+	if err := os.MkdirAll(filepath.Dir(log), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(log, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for offset, want := range map[string]string{"": text, "?offset=5": text[5:], "?offset=160000&follow=true": "end", "?offset=999999": ""} {
+		if a := w.ask(t, get, "/v1/jobs/"+string(id)+"/logs"+offset, w.ann, ""); a.status != 200 || a.body != want {
+			t.Errorf("%q: %d, %d bytes, want %d", offset, a.status, len(a.body), len(want))
+		}
+	}
+}
+
+// TestStreams: one connection of HTTP/2 carries a bounded number of requests.
+func TestStreams(t *testing.T) {
+	w := build(t)
+	if s := w.api.Server(w.api.Public()); s.HTTP2 == nil || s.HTTP2.MaxConcurrentStreams > 32 || s.HTTP2.MaxConcurrentStreams == 0 {
+		t.Errorf("%+v", s.HTTP2)
+	}
+}

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"golang.org/x/sys/unix"
 )
 
 // bounds is how many connections a listener has at a time: all together, and
@@ -27,14 +26,19 @@ const (
 	most = 1 << 14
 )
 
-// boundsFor shares out the descriptors that the process may have. A request
-// may hold a file besides its connection, such as an upload or a log, so
-// connections get half of what is not spared.
+// boundsFor shares out the descriptors that the process may have. Requests hold
+// files besides their connections (see filesFor), so connections get half of
+// what is not spared.
 func boundsFor(descriptors uint64) bounds {
 	n := int(min(descriptors, math.MaxInt32)) //nolint:gosec // it was just bounded
 	all := min(max((n-max(spare, n/4))/2, 64), most)
 	return bounds{all: all, each: max(all/4, 32)}
 }
+
+// filesFor is about how many files clients may hold open by their requests,
+// uploads and downloads each. A connection may carry many requests, so this is
+// counted apart.
+func filesFor(descriptors uint64) int { return int(min(max(descriptors/8, 16), most)) } //nolint:gosec // it was just bounded
 
 // beside is for a second listener: small beside the first one, and its own, so
 // that a crowd at the public door does not keep administrators out.
@@ -51,7 +55,7 @@ func descriptors() uint64 {
 }
 
 // crowd counts connections over all listeners.
-type crowd struct{ open, refused atomic.Int64 }
+type crowd struct{ open, refused, evicted atomic.Int64 }
 
 func (c *crowd) collectors() []prometheus.Collector {
 	return []prometheus.Collector{
@@ -59,52 +63,61 @@ func (c *crowd) collectors() []prometheus.Collector {
 			func() float64 { return float64(c.open.Load()) }),
 		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "gradegate_connections_refused_total", Help: "Connections closed at once because there were too many."},
 			func() float64 { return float64(c.refused.Load()) }),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "gradegate_connections_evicted_total", Help: "Idle connections closed to make room for new ones."},
+			func() float64 { return float64(c.evicted.Load()) }),
 	}
 }
 
-// bounded is a listener that closes at once whatever is beyond its bounds. One
-// that waits for room instead (as netutil.LimitListener does) lets a few idle
-// clients hold up everybody, and an error of Accept would end the server.
+// bounded is a listener with bounds. A source that has its share gets no
+// further connection. When the listener is full, the connection that has been
+// idle longest makes room, since somebody with a few addresses could keep it
+// full of idle ones. What cannot be let in is closed at once: a listener that
+// waits for room instead (as netutil.LimitListener does) lets a few clients
+// hold up everybody, and an error of Accept would end the server.
 type bounded struct {
 	*net.TCPListener
 	bounds  bounds
 	trusted []netip.Prefix // proxies: many clients behind one address
 	crowd   *crowd
 
-	mu      sync.Mutex
-	open    int
-	from    map[netip.Prefix]int
-	refused refused
+	mu    sync.Mutex
+	inner map[*counted]struct{} // those that are open
+	from  map[netip.Prefix]int
+	since tally
 }
 
-// refused is what there is to report since the last report.
-type refused struct {
-	n    int
-	last netip.Addr // whose share was used up; zero if the listener was full
+// tally is what there is to report since the last report.
+type tally struct {
+	refused, evicted int
+	last             netip.Addr // whose share was used up; zero if the listener was full
 }
 
 func newBounded(l *net.TCPListener, b bounds, trusted []netip.Prefix, c *crowd) *bounded {
-	return &bounded{TCPListener: l, bounds: b, trusted: trusted, crowd: c, from: map[netip.Prefix]int{}}
+	return &bounded{TCPListener: l, bounds: b, trusted: trusted, crowd: c, inner: map[*counted]struct{}{}, from: map[netip.Prefix]int{}}
 }
 
 // Accept gives the next connection that there is room for. It is safe for
 // concurrent use.
 func (b *bounded) Accept() (net.Conn, error) {
 	for {
-		c, err := b.AcceptTCP()
+		tcp, err := b.AcceptTCP()
 		if err != nil {
 			return nil, err
 		}
 		var peer netip.Addr
-		if tcp, ok := c.RemoteAddr().(*net.TCPAddr); ok {
-			peer = tcp.AddrPort().Addr().Unmap().WithZone("")
+		if a, ok := tcp.RemoteAddr().(*net.TCPAddr); ok {
+			peer = a.AddrPort().Addr().Unmap().WithZone("")
 		}
-		source := b.source(peer)
-		if b.enter(peer, source) {
-			return &counted{TCPConn: c, leave: func() { b.leave(source) }}, nil
+		c := &counted{TCPConn: tcp, source: b.source(peer), leave: b.leave, idle: time.Now()}
+		in, instead := b.enter(c, peer)
+		if instead != nil {
+			instead.reset()
 		}
-		_ = c.SetLinger(0) // a reset: the kernel keeps nothing of it either
-		_ = c.Close()
+		if in {
+			return c, nil
+		}
+		_ = tcp.SetLinger(0) // a reset: the kernel keeps nothing of it either
+		_ = tcp.Close()
 	}
 }
 
@@ -124,60 +137,100 @@ func (b *bounded) source(peer netip.Addr) netip.Prefix {
 	return p
 }
 
-func (b *bounded) enter(peer netip.Addr, source netip.Prefix) bool {
+// enter lets a connection in if it may, perhaps in place of another one, which
+// the caller has to close.
+func (b *bounded) enter(c *counted, peer netip.Addr) (in bool, instead *counted) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	full, tooMany := b.open >= b.bounds.all, source.IsValid() && b.from[source] >= b.bounds.each
-	if full || tooMany {
-		b.crowd.refused.Add(1)
-		b.refused.n++
-		if tooMany {
-			b.refused.last = peer
+	tooMany := c.source.IsValid() && b.from[c.source] >= b.bounds.each
+	if !tooMany && len(b.inner) >= b.bounds.all {
+		if instead = b.evict(); instead != nil {
+			b.forget(instead)
 		}
-		return false
 	}
-	b.open++
-	if source.IsValid() {
-		b.from[source]++
+	if tooMany || len(b.inner) >= b.bounds.all {
+		b.crowd.refused.Add(1)
+		b.since.refused++
+		if tooMany {
+			b.since.last = peer
+		}
+		return false, nil
+	}
+	b.inner[c] = struct{}{}
+	if c.source.IsValid() {
+		b.from[c.source]++
 	}
 	b.crowd.open.Add(1)
-	return true
+	return true, instead
 }
 
-func (b *bounded) leave(source netip.Prefix) {
+// evict chooses the connection that has been idle longest and sees to it that
+// it carries no further request. Proxies keep theirs: many clients need them.
+func (b *bounded) evict() *counted {
+	for range 3 { // the choice may get busy at this moment
+		var first *counted
+		var since time.Time
+		for c := range b.inner {
+			if t, idle := c.idleSince(); idle && c.source.IsValid() && (first == nil || t.Before(since)) {
+				first, since = c, t
+			}
+		}
+		if first == nil {
+			return nil
+		}
+		if first.evict() {
+			b.crowd.evicted.Add(1)
+			b.since.evicted++
+			return first
+		}
+	}
+	return nil
+}
+
+func (b *bounded) leave(c *counted) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.open--
-	b.crowd.open.Add(-1)
-	if b.from[source] > 1 {
-		b.from[source]--
-		return
-	}
-	delete(b.from, source) // what is remembered never outgrows what is open
+	b.forget(c)
 }
 
-// report logs what was refused since the last report, in one line.
-func (b *bounded) report(log *slog.Logger) {
-	b.mu.Lock()
-	r, open := b.refused, b.open
-	b.refused = refused{}
-	b.mu.Unlock()
-	if r.n == 0 {
+func (b *bounded) forget(c *counted) {
+	if _, ok := b.inner[c]; !ok {
+		return // it was evicted
+	}
+	delete(b.inner, c)
+	b.crowd.open.Add(-1)
+	if b.from[c.source] > 1 {
+		b.from[c.source]--
 		return
 	}
-	line := []any{"listener", b.Addr().String(), "closed", r.n, "open", open, "most", b.bounds.all, "most_per_address", b.bounds.each}
+	delete(b.from, c.source) // what is remembered never outgrows what is open
+}
+
+// report logs what was closed since the last report, in one line.
+func (b *bounded) report(log *slog.Logger) {
+	b.mu.Lock()
+	r, open := b.since, len(b.inner)
+	b.since = tally{}
+	b.mu.Unlock()
+	if r.refused+r.evicted == 0 {
+		return
+	}
+	line := []any{
+		"listener", b.Addr().String(), "closed", r.refused, "closed_idle", r.evicted,
+		"open", open, "most", b.bounds.all, "most_per_address", b.bounds.each,
+	}
 	if r.last.IsValid() {
 		log.Warn("too many connections from one address were closed at once; if it is your proxy, say so",
 			append(line, "from", r.last.String(), "fix", "trusted_proxies: ['"+r.last.String()+"']")...)
 		return
 	}
-	log.Warn("too many connections were closed at once", append(line, "fix", "ulimit -n 65536, or LimitNOFILE=65536 in the unit")...)
+	log.Warn("too many connections: idle ones made room, or new ones were closed at once", append(line, "fix", "ulimit -n 65536, or LimitNOFILE=65536 in the unit")...)
 }
 
-// reportEvery is how often refused connections are logged at most.
+// reportEvery is how often closed connections are logged at most.
 const reportEvery = time.Minute
 
-// reportRefused logs what the listeners refused, also when it is told to stop.
+// reportRefused logs what the listeners closed, also when it is told to stop.
 func (s *Server) reportRefused(ctx context.Context) {
 	tick := time.NewTicker(reportEvery)
 	defer tick.Stop()
@@ -190,39 +243,5 @@ func (s *Server) reportRefused(ctx context.Context) {
 		for _, b := range s.bounded {
 			b.report(s.log)
 		}
-	}
-}
-
-// counted is a connection that says when it is over. The rest of it is a plain
-// TCP connection, whose CloseWrite and ReadFrom net/http looks for.
-type counted struct {
-	*net.TCPConn
-	once  sync.Once
-	leave func()
-}
-
-// Close closes the connection. Its place is free afterwards, not before.
-func (c *counted) Close() error {
-	err := c.TCPConn.Close()
-	c.once.Do(c.leave)
-	return err
-}
-
-// unreadTime is how long answers may wait for a client that does not take
-// them. Answers have deadlines of their own, but the small ones are sent when
-// those are off again, and somebody may ask for thousands and read none.
-const unreadTime = time.Minute
-
-// impatient is a Control for sockets: the kernel ends connections whose other
-// end takes nothing for the given time. Accepted sockets inherit it.
-func impatient(d time.Duration) func(network, address string, c syscall.RawConn) error {
-	return func(_, _ string, c syscall.RawConn) error {
-		var err error
-		if e := c.Control(func(fd uintptr) {
-			err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(d.Milliseconds()))
-		}); e != nil {
-			return e
-		}
-		return err
 	}
 }

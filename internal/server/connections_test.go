@@ -3,6 +3,7 @@ package server
 import (
 	"bufio"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"math"
@@ -24,7 +25,8 @@ func TestBoundsFor(t *testing.T) {
 		if got != want {
 			t.Errorf("%d: %+v, want %+v", n, got, want)
 		}
-		if left := int(min(n, 1<<20)) - 2*(got.all+got.beside().all); n >= 1024 && left < spare/2 {
+		// Downloads hold a file each, half as many uploads some four.
+		if left := int(min(n, 1<<20)) - got.all - got.beside().all - 3*filesFor(n); n >= 1024 && left < spare/2 {
 			t.Errorf("%d: %d descriptors are left", n, left)
 		}
 	}
@@ -60,17 +62,23 @@ func open(t *testing.T, b bounds, unread time.Duration, trusted ...netip.Prefix)
 		t.Fatal(err)
 	}
 	y.b = newBounded(l.(*net.TCPListener), b, trusted, &y.crowd)
-	s := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	s := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/long" {
+			_ = http.NewResponseController(w).Flush() // its header shows that it is under way
+			<-r.Context().Done()
+			return
+		}
 		_, _ = io.WriteString(w, strings.Repeat("x", 1000))
 	})}
+	watch(s)
 	go func() { _ = s.Serve(y.b) }()
 	t.Cleanup(func() {
 		_ = s.Close()
 		y.until("everybody has left", func() bool { return y.crowd.open.Load() == 0 })
 		y.b.mu.Lock()
 		defer y.b.mu.Unlock()
-		if y.b.open != 0 || len(y.b.from) != 0 {
-			t.Errorf("%d connections and %v are remembered of nobody", y.b.open, y.b.from)
+		if len(y.b.inner) != 0 || len(y.b.from) != 0 {
+			t.Errorf("%d connections and %v are remembered of nobody", len(y.b.inner), y.b.from)
 		}
 	})
 	return y
@@ -135,24 +143,39 @@ func (y *yard) serves(c net.Conn) bool {
 	return err == nil && resp.StatusCode == http.StatusOK
 }
 
+// busy opens a connection with a request that is under way until it is closed.
+func (y *yard) busy(from string) net.Conn {
+	y.t.Helper()
+	c := y.dial(from)
+	_, _ = io.WriteString(c, "GET /long HTTP/1.1\r\nHost: x\r\n\r\n") // the answer tells
+	if resp, err := http.ReadResponse(bufio.NewReader(c), nil); err != nil || resp.StatusCode != http.StatusOK {
+		y.t.Fatalf("no request is under way: %v", err)
+	}
+	return c
+}
+
+// alive reports whether a connection on which nothing is to come is open.
+func (y *yard) alive(c net.Conn) bool {
+	_ = c.SetReadDeadline(time.Now().Add(50 * time.Millisecond)) // a closed one has said so by now
+	_, err := c.Read(make([]byte, 1))
+	return errors.Is(err, os.ErrDeadlineExceeded)
+}
+
 // TestBounded: one source cannot use up the room of others, what is open stays
 // open, and a place that is left is free again (A05).
 func TestBounded(t *testing.T) {
 	y := open(t, bounds{all: 7, each: 3}, time.Minute, netip.MustParsePrefix("127.0.0.9/32"))
 	var mine []net.Conn
 	for range 3 {
-		mine = append(mine, y.dial("127.0.0.2"))
-		_, _ = io.WriteString(mine[len(mine)-1], "GET / HTTP/1.1\r\nHo") // as slow as it gets
+		mine = append(mine, y.busy("127.0.0.2"))
 	}
 	for range 20 {
 		if y.admits("127.0.0.2") {
 			t.Fatal("a fourth connection of one address was served")
 		}
 	}
-	if !y.admits("127.0.0.3") {
-		t.Fatal("another address was not served")
-	}
-	for range 3 { // the proxy has as many as there is room for
+	y.busy("127.0.0.3")
+	for range 3 { // the proxy has as many as there is room for, and keeps them
 		if !y.admits("127.0.0.9") {
 			t.Fatal("the proxy was not served")
 		}
@@ -160,10 +183,9 @@ func TestBounded(t *testing.T) {
 	if y.admits("127.0.0.4") || y.admits("127.0.0.9") {
 		t.Fatal("an eighth connection was served")
 	}
-	for _, c := range mine[1:] { // those that are there are never hurt
-		_, _ = io.WriteString(c, "st: x\r\n\r\n")
-		if resp, err := http.ReadResponse(bufio.NewReader(c), nil); err != nil || resp.StatusCode != http.StatusOK {
-			t.Fatalf("an older connection was hurt: %v", err)
+	for _, c := range mine { // those that are there are never hurt
+		if !y.alive(c) {
+			t.Fatal("an older connection was hurt")
 		}
 	}
 	if n := y.crowd.refused.Load(); n != 22 {
@@ -171,6 +193,66 @@ func TestBounded(t *testing.T) {
 	}
 	_ = mine[0].Close()
 	y.until("the place is free again", func() bool { return y.admits("127.0.0.2") })
+}
+
+// TestIdleMakesRoom: idle connections of any number of addresses, also such as
+// begin a request and do not go on, keep nobody out. The one that has been idle
+// longest goes, and never one with a request under way (A05).
+func TestIdleMakesRoom(t *testing.T) {
+	y := open(t, bounds{all: 8, each: 2}, time.Minute)
+	long := y.busy("127.0.0.2") // the oldest of all
+	var idle []net.Conn
+	for _, from := range []string{"127.0.0.3", "127.0.0.3", "127.0.0.4", "127.0.0.4"} {
+		c := y.dial(from)
+		if !y.serves(c) {
+			t.Fatal("not served")
+		}
+		idle = append(idle, c)
+	}
+	for _, from := range []string{"127.0.0.5", "127.0.0.5", "127.0.0.6"} {
+		c := y.dial(from)
+		_, _ = io.WriteString(c, "GET / HTTP/1.1\r\nHo") // as slow as it gets
+		idle = append(idle, c)
+	}
+	y.until("all are there", func() bool { return y.crowd.open.Load() == 8 })
+	if !y.serves(idle[0]) { // the second has been idle longest now
+		t.Fatal("a connection was closed without need")
+	}
+	y.busyOnes(1)
+	if !y.admits("127.0.0.7") {
+		t.Fatal("idle connections keep a newcomer out")
+	}
+	if y.alive(idle[1]) || !y.alive(idle[0]) || !y.alive(idle[2]) {
+		t.Error("not the one that has been idle longest had to go")
+	}
+	for i := range 20 { // newcomers by the dozen
+		if !y.admits(fmt.Sprintf("127.0.1.%d", i)) {
+			t.Fatalf("newcomer %d was not served", i)
+		}
+		y.busyOnes(1)
+	}
+	if !y.alive(long) {
+		t.Error("a request under way was ended")
+	}
+	if n, e := y.crowd.open.Load(), y.crowd.evicted.Load(); n != 8 || e == 0 {
+		t.Errorf("%d are open, %d had to go", n, e)
+	}
+}
+
+// busyOnes fails unless so many requests are under way.
+func (y *yard) busyOnes(want int) {
+	y.t.Helper()
+	y.until("requests under way are known", func() bool {
+		y.b.mu.Lock()
+		defer y.b.mu.Unlock()
+		n := 0
+		for c := range y.b.inner {
+			if _, idle := c.idleSince(); !idle {
+				n++
+			}
+		}
+		return n == want
+	})
 }
 
 // TestRefusedReport: one line for any number, and none for none.
@@ -186,17 +268,17 @@ func TestRefusedReport(t *testing.T) {
 		t.Fatal("not one of three was served")
 	}
 	y.b.report(log)
-	if n := strings.Count(text.String(), "\n"); n != 1 || !strings.Contains(text.String(), "closed=2 ") || !strings.Contains(text.String(), "from=127.0.0.2 ") ||
+	if n := strings.Count(text.String(), "\n"); n != 1 || !strings.Contains(text.String(), "closed=2 closed_idle=0 ") || !strings.Contains(text.String(), "from=127.0.0.2 ") ||
 		!strings.Contains(text.String(), `fix="trusted_proxies: ['127.0.0.2']"`) {
 		t.Errorf("%s", text.String())
 	}
 	text.Reset()
-	if !y.admits("127.0.0.3") || y.admits("127.0.0.4") {
-		t.Fatal("not two at a time")
+	if !y.admits("127.0.0.3") || !y.admits("127.0.0.4") { // 127.0.0.2 makes room
+		t.Fatal("idle connections keep a newcomer out")
 	}
 	y.b.report(log)
 	y.b.report(log)
-	if n := strings.Count(text.String(), "\n"); n != 1 || !strings.Contains(text.String(), "closed=1 ") || !strings.Contains(text.String(), "LimitNOFILE") {
+	if n := strings.Count(text.String(), "\n"); n != 1 || !strings.Contains(text.String(), "closed=0 closed_idle=1 ") || !strings.Contains(text.String(), "LimitNOFILE") {
 		t.Errorf("%s", text.String())
 	}
 }

@@ -81,7 +81,11 @@ func (s *Server) serve(ctx context.Context, stdout, stderr io.Writer) error {
 // are full.
 func (s *Server) doors() ([]door, error) {
 	var doors []door
-	add := func(l net.Listener, h http.Handler) { doors = append(doors, door{l, s.api.Server(h)}) }
+	add := func(l net.Listener, h http.Handler) {
+		server := s.api.Server(h)
+		watch(server)
+		doors = append(doors, door{l, server})
+	}
 	room := boundsFor(descriptors())
 	l, err := s.tcp(s.cfg.Listen, room)
 	if err != nil {

@@ -219,6 +219,7 @@ func (s *Server) openUseCases(context.Context) error {
 	s.grading, err = grading.New(grading.Config{
 		Store: s.jobs, Executor: s.executor, Gate: s.table, Keys: s.keys, Now: s.clock.Now, NewID: s.newID,
 		Dir: filepath.Join(s.cfg.Data, "grading"), Node: host, Log: s.log,
+		Files: filesFor(descriptors()),
 	})
 	return err
 }

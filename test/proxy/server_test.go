@@ -76,7 +76,9 @@ func until(t *testing.T, what string, holds func() bool, log fmt.Stringer) {
 
 // grader is a running gradegate.
 type grader struct {
-	address string // host and port
+	url     string
+	address string // host and port of it
+	data    string // its folder
 	log     *text
 	ann     *api.Client // somebody's session
 	free    string      // its secret
@@ -85,7 +87,7 @@ type grader struct {
 }
 
 var (
-	urlRE    = regexp.MustCompile(`(?m)^gradegate +\S+ on http://(\S+)$`)
+	urlRE    = regexp.MustCompile(`(?m)^gradegate +\S+ on (https?://(\S+))$`)
 	inviteRE = regexp.MustCompile(`--invite (gginv_\S+)`)
 )
 
@@ -102,9 +104,9 @@ func start(t *testing.T, config string, files int) *grader {
 	if files > 0 {
 		limit = fmt.Sprintf("ulimit -n %d && ", files)
 	}
-	g := &grader{log: new(text)}
+	g := &grader{log: new(text), data: filepath.Join(dir, "data")}
 	stdout := new(text)
-	g.cmd = exec.Command("sh", "-c", limit+`exec "$@"`, "sh", binary, "serve", "--config", file, "--data", filepath.Join(dir, "data"), "--listen", "127.0.0.1:0")
+	g.cmd = exec.Command("sh", "-c", limit+`exec "$@"`, "sh", binary, "serve", "--config", file, "--data", g.data, "--listen", "127.0.0.1:0")
 	g.cmd.Env = append(os.Environ(), "GRADEGATE_PUBLIC_URL=", // the greeting names the real address instead
 		"GRADEGATE_LIMITS_READS=100000") // one token tells hundreds of lies
 	g.cmd.Stdout, g.cmd.Stderr = stdout, g.log
@@ -115,7 +117,8 @@ func start(t *testing.T, config string, files int) *grader {
 	until(t, "the server serves", func() bool {
 		return inviteRE.MatchString(g.log.String()) && urlRE.MatchString(stdout.String())
 	}, g.log)
-	g.address = urlRE.FindStringSubmatch(stdout.String())[1]
+	at := urlRE.FindStringSubmatch(stdout.String())
+	g.url, g.address = at[1], at[2]
 	g.enrol(t)
 	return g
 }
@@ -130,7 +133,7 @@ func (g *grader) enrol(t *testing.T) {
 	t.Helper()
 	var err error
 	client := func(secret string) *api.Client {
-		c, err := api.NewClient("http://"+g.address, secret)
+		c, err := api.NewClient(g.url, secret)
 		if err != nil {
 			t.Fatal(err)
 		}

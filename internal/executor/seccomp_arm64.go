@@ -1,0 +1,6 @@
+package executor
+
+import "golang.org/x/sys/unix"
+
+// filterArch is the machine whose calls the filter knows.
+const filterArch = unix.AUDIT_ARCH_AARCH64
