@@ -5,12 +5,12 @@ GO        ?= go
 FUZZTIME  ?= 10s
 PACKAGES  := ./...
 
-.PHONY: help test unit lint vet deps fuzz bench demo build clean
+.PHONY: help test unit lint vet deps fuzz seeds torture bench demo build clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-test: deps vet lint unit demo ## everything that CI runs
+test: deps vet lint unit seeds demo ## everything that CI runs
 
 deps: ## PostgreSQL, bubblewrap, nginx, HAProxy and Node, if they are missing
 	@sh scripts/deps.sh
@@ -24,6 +24,12 @@ lint: ## staticcheck, at the version pinned in tools/go.mod
 
 unit: ## all tests, shuffled, with the race detector
 	$(GO) test -race -shuffle=on -timeout 20m $(PACKAGES)
+
+seeds: ## the life-cycle tests notice each of the bugs that are put into the code
+	$(GO) test -tags seededbugs -timeout 15m -run TestSeededBugs ./test/life
+
+torture: ## ten thousand histories of tokens against the model, on both stores; an hour or so
+	SEQUENCES=10000 $(GO) test -count=1 -timeout 90m -run 'TestLife|TestWriters|TestLinearizable' ./test/life
 
 demo: ## the whole story, once, on the built binary
 	$(GO) build -o .cache/gradegate ./cmd/gradegate
