@@ -84,6 +84,18 @@ func (c *Client) RevokeToken(ctx context.Context, id string, r RevokeToken) (out
 	return out, err
 }
 
+// NarrowToken takes rights away from a token.
+func (c *Client) NarrowToken(ctx context.Context, id string, r NarrowToken) (t Token, err error) {
+	err = c.do(ctx, call{method: http.MethodPatch, path: "/v1/tokens/" + seg(id), body: r}, &t)
+	return t, err
+}
+
+// EnsureToken gives one's token of a name, and makes it if there is none.
+func (c *Client) EnsureToken(ctx context.Context, name string, r EnsureToken) (out Ensured, err error) {
+	err = c.do(ctx, call{method: http.MethodPut, path: "/v1/tokens/by-name/" + seg(name), body: r, creates: true}, &out)
+	return out, err
+}
+
 // RenewToken puts the end of a token off as far as the policies let it.
 func (c *Client) RenewToken(ctx context.Context, id string) (Renewed, error) {
 	return post[Renewed](ctx, c, "/v1/tokens/"+seg(id)+"/renew", nil)

@@ -29,6 +29,7 @@ const (
 	TokenReuse       Action = "token.reuse"
 	TokenUnprove     Action = "token.unprove"
 	TokenRenew       Action = "token.renew"
+	TokenNarrow      Action = "token.narrow"
 	PolicySet        Action = "policy.set"
 	InviteIssue      Action = "invite.issue"
 	InviteRedeem     Action = "invite.redeem"
@@ -52,7 +53,7 @@ const (
 
 // Actions are all that a line can say, those of the other list included.
 var Actions = []Action{
-	TokenIssue, TokenRotate, TokenRevoke, TokenSuspend, TokenResume, TokenLeak, TokenReuse, TokenUnprove, TokenRenew, PolicySet,
+	TokenIssue, TokenRotate, TokenRevoke, TokenSuspend, TokenResume, TokenLeak, TokenReuse, TokenUnprove, TokenRenew, TokenNarrow, PolicySet,
 	InviteIssue, InviteRedeem,
 	UserCreate, UserUpdate, UserEnrol, UserReenrol, UserSuspend, UserResume, UserOffboard, UserRevokeAll,
 	CompetitionApply, JobSubmit, JobCancel, JobState,

@@ -14,7 +14,7 @@ import (
 // it before they do anything.
 var secretCommands = map[string]bool{
 	"gradegate login": true, "gradegate submit": true, "gradegate job submit": true, "gradegate user invite": true,
-	"gradegate token create": true, "gradegate token rotate": true, "gradegate token print": true,
+	"gradegate token create": true, "gradegate token ensure": true, "gradegate token rotate": true, "gradegate token print": true,
 }
 
 // guard wraps every command: a noun without a known verb is a mistake and not

@@ -188,7 +188,7 @@ an administrator does it by the token's id (gradegate user tokens NAME).`,
 }
 
 func (a *app) printToken(t api.Token) error {
-	return a.print(result{json: t, name: t.ID, table: func(w io.Writer) { tokenFacts(w, t) }})
+	return a.print(tokenResult(t))
 }
 
 // endSession ends the session whose place in the file a lasting token has

@@ -17,9 +17,9 @@ import (
 )
 
 func (a *app) tokenCmd() *cobra.Command {
-	c := &cobra.Command{Use: "token", Short: "Your tokens: make, see, rotate, revoke"}
-	c.AddCommand(a.tokenCreate(), a.tokenList(), a.tokenShow(), a.tokenPrint(), a.tokenRotate(), a.tokenRenew(), a.tokenRevoke(), a.tokenRevokeAll(),
-		a.tokenSuspend(), a.tokenResume())
+	c := &cobra.Command{Use: "token", Short: "Your tokens: make, see, narrow, rotate, revoke"}
+	c.AddCommand(a.tokenCreate(), a.tokenEnsure(), a.tokenList(), a.tokenShow(), a.tokenPrint(), a.tokenNarrow(), a.tokenRotate(), a.tokenRenew(),
+		a.tokenRevoke(), a.tokenRevokeAll(), a.tokenSuspend(), a.tokenResume())
 	return c
 }
 
@@ -156,6 +156,10 @@ func idOfSecret(secret string) string {
 	return string(p.Public.ID())
 }
 
+func tokenResult(t api.Token) result {
+	return result{json: t, name: t.ID, table: func(w io.Writer) { tokenFacts(w, t) }}
+}
+
 func tokenFacts(w io.Writer, t api.Token) {
 	facts(w, "id", t.ID, "name", t.Name, "kind", kindWord(t.Kind), "state", stateWord(t), "reason", t.Reason, "validity", t.Ends,
 		"nearest end", nearestEnd(t),
@@ -253,7 +257,7 @@ func (a *app) tokenShow() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.print(result{json: t, name: t.ID, table: func(w io.Writer) { tokenFacts(w, t) }})
+			return a.print(tokenResult(t))
 		},
 	}
 }

@@ -234,3 +234,29 @@ func TestOffboard(t *testing.T) {
 		t.Error(f.last().body)
 	}
 }
+
+// TestNarrowAndEnsure: what is not named is not sent, and a script sees whether
+// the token was made just now.
+func TestNarrowAndEnsure(t *testing.T) {
+	t.Parallel()
+	f, m := newFake(t), newMachine(t)
+	stored := secretOf(token.Session)
+	m.write(m.hosts(), "current: "+f.url+"\ntokens: {\""+f.url+"\": "+stored+"}\n", 0o600)
+	f.on("PATCH /v1/tokens/laptop", laptop())
+	m.run("", "token", "narrow", "laptop", "--scope", "jobs:read").want(t, 0, laptop().ID, "")
+	if f.last().body != `{"scopes":["jobs:read"]}` {
+		t.Error(f.last().body)
+	}
+	m.run("", "token", "narrow", "laptop", "--here").want(t, 0, laptop().ID, "")
+	if f.last().body != `{"lock_to_last_address":true}` {
+		t.Error(f.last().body)
+	}
+	m.run("", "token", "narrow", "laptop").want(t, 2, "", "Nothing is said of what to take away")
+
+	f.on("PUT /v1/tokens/by-name/laptop", api.Ensured{Token: laptop()})
+	m.run("", "token", "ensure", "laptop").want(t, 0, laptop().ID, "there already")
+	made := issued(t)
+	f.on("PUT /v1/tokens/by-name/laptop", api.Ensured{Created: true, Secret: made.Secret, Token: made.Token})
+	m.run("", "token", "ensure", "laptop", "-o", "secret").want(t, 0, made.Secret, "")
+	m.run("", "token", "ensure", "laptop", "-o", "json").want(t, 0, `"created": true`, "")
+}

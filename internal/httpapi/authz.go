@@ -1,7 +1,6 @@
 package httpapi
 
 import (
-	"context"
 	"hash/maphash"
 	"net/http"
 	"net/netip"
@@ -42,6 +41,18 @@ func (k contract) path() string {
 	return "/authz/forward"
 }
 
+// fields are the headers in which the proxies of a contract say what they were
+// asked for. Those of the other contract are the client's own words.
+func (k contract) fields() (method, uri string) {
+	if k == nginx {
+		return "X-Original-Method", "X-Original-Uri"
+	}
+	return "X-Forwarded-Method", "X-Forwarded-Uri"
+}
+
+var errFieldTwice = fault.New(fault.Invalid, "proxy_field_twice", "The proxy names the method or the URI that it was asked for more than once.").
+	WithFix("Let the proxy replace what its clients send: X-Original-Method and X-Original-URI for /authz/nginx, X-Forwarded-Method and X-Forwarded-Uri for /authz/forward.")
+
 // identityFields are what a proxy may hand on to what lies behind it. The ones
 // that a request brings along are never read. X-Auth-Competitions is there
 // when the token is limited to some. With Cache-Control an answer has eight
@@ -61,6 +72,8 @@ type visit struct {
 	addr     netip.Addr
 	agent    string
 	tried    bool
+	method   string // what the proxy was asked for
+	uri      string
 }
 
 func (a *API) authz(w http.ResponseWriter, r *http.Request, k contract) {
@@ -89,6 +102,9 @@ func (a *API) admitVisit(v *visit, r *http.Request) (s policy.Subject, ref authn
 	if r.Method == http.MethodTrace {
 		return s, ref, methodNotAllowed(nil)
 	}
+	if err = a.asked(v, r); err != nil {
+		return s, ref, err
+	}
 	text, err := credential(r.Header)
 	v.tried = err != errMissing //nolint:errorlint // credential returns it as it is
 	if err != nil {
@@ -101,64 +117,48 @@ func (a *API) admitVisit(v *visit, r *http.Request) (s policy.Subject, ref authn
 	if s, ref, err = a.Table.Authenticate(p, v.addr); err != nil {
 		return s, ref, err
 	}
+	if d, by := a.Limits.take(Verifying, &s, v.now); !d.Allowed { // before policy: what is refused counts as well
+		return s, ref, limited(Verifying, by, d)
+	}
 	need := anyUse
 	if r.URL.RawQuery != "" {
 		if need, err = a.needed.of(r.URL.RawQuery); err != nil {
 			return s, ref, err
 		}
 	}
-	if err = policy.Decide(&s, need.action, policy.Resource{Competition: need.competition}); err != nil {
-		return s, ref, err
-	}
-	if strings.Contains(original(r.Header, "X-Original-Uri", "X-Forwarded-Uri"), "gg") {
-		if err = a.leakedBehind(v, r); err != nil {
-			return s, ref, err
-		}
-	}
-	if d, by := a.Limits.take(Verifying, string(s.Token), string(s.Principal.ID), v.now); !d.Allowed {
-		return s, ref, limited(Verifying, by, d)
-	}
-	return s, ref, nil
+	return s, ref, policy.Decide(&s, need.action, policy.Resource{Competition: need.competition})
 }
 
-// original is a field that says what the proxy was asked.
-func original(h http.Header, name, other string) string {
-	if v := h[name]; len(v) > 0 {
-		return v[0]
+// asked reads what the proxy was asked for, once per field and contract, and
+// ends tokens of ours in it, whoever sent them.
+func (a *API) asked(v *visit, r *http.Request) error {
+	method, uri := v.contract.fields()
+	methods, uris := r.Header[method], r.Header[uri]
+	if err := a.leakedBehind(v, r, uris); err != nil {
+		return err
 	}
-	if v := h[other]; len(v) > 0 {
-		return v[0]
+	if len(methods) > 1 || len(uris) > 1 {
+		return errFieldTwice
 	}
-	return ""
-}
-
-// leakedBehind ends tokens of ours that stand in a URL behind the proxy.
-func (a *API) leakedBehind(v *visit, r *http.Request) error {
-	u, err := url.ParseRequestURI(original(r.Header, "X-Original-Uri", "X-Forwarded-Uri"))
-	if err != nil {
-		return nil //nolint:nilerr // what is behind the proxy will refuse it
+	if len(methods) == 1 {
+		v.method = methods[0]
 	}
-	secrets, _ := tokensInURL(u)
-	if len(secrets) == 0 {
-		return nil // members of that name are the other program's business
+	if len(uris) == 1 {
+		v.uri = uris[0]
 	}
-	s := policy.Subject{Addr: v.addr, Agent: v.agent, Request: v.id}
-	if err := a.endLeaked(r.Context(), &s, secrets); err != nil {
-		a.Logger.Error("a token in a URL could not be revoked", "request", v.id, "error", scrub(err.Error()))
-	}
-	return errTokenInURL
+	return nil
 }
 
 // line is the record of an allowed visit. Its route is what the proxy was
 // asked for, without the query.
 func (v *visit) line(s *policy.Subject, h http.Header) audit.Event {
 	detail := observed(theirs(h), s)
-	uri, _, _ := strings.Cut(original(h, "X-Original-Uri", "X-Forwarded-Uri"), "?")
+	uri, _, _ := strings.Cut(v.uri, "?")
 	return audit.Event{
 		ID: "evt" + v.id[len("req"):], At: v.now, Action: audit.Request, Outcome: audit.Allow, Status: http.StatusOK,
 		Actor: string(s.Principal.ID), Token: string(s.Token), Kind: s.Kind.String(), Mode: s.Mode, Target: s.Job,
 		Addr: v.peer.text(v.addr), Agent: v.agent, Request: v.id, Detail: detail,
-		Route: v.contract.path() + " " + original(h, "X-Original-Method", "X-Forwarded-Method") + " " + scrub(uri),
+		Route: v.contract.path() + " " + v.method + " " + scrub(uri),
 	}
 }
 
@@ -191,7 +191,7 @@ func (a *API) deny(w http.ResponseWriter, r *http.Request, v visit, s policy.Sub
 		f := fault.Of(err)
 		e := c.event(audit.Request, audit.Deny)
 		e.Reason, e.Status = f.Code, statusOf(f)
-		if bad := a.Recorder.Record(context.WithoutCancel(r.Context()), e, false); bad != nil {
+		if bad := c.record(e, false); bad != nil {
 			err = bad
 		}
 	}

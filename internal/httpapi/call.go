@@ -80,13 +80,13 @@ func (c *call) admit(r *http.Request) error {
 		return err
 	}
 	c.tell()
+	if err := c.limit(); err != nil { // before policy: what is refused counts as well
+		return err
+	}
 	if rt.needs != nil {
 		if err := policy.Decide(&c.subject, *rt.needs, policy.Resource{}); err != nil {
 			return err
 		}
-	}
-	if err := c.limit(); err != nil {
-		return err
 	}
 	return c.readJSON(r)
 }
@@ -123,12 +123,7 @@ func (c *call) decided(status int) error {
 		if c.refused != nil {
 			e.Reason = c.refused.Code
 		}
-		record := c.api.Recorder.Record
-		if !c.proven && !allowed {
-			record = func(ctx context.Context, e audit.Event, _ bool) error { return c.api.Recorder.Refused(ctx, e) }
-		}
-		// The client may have gone; what was decided is written all the same.
-		if err := record(context.WithoutCancel(c.ctx), e, false); err != nil {
+		if err := c.record(e, allowed); err != nil {
 			c.mute = true
 			if !c.route.has(tightens) {
 				return err
@@ -140,6 +135,16 @@ func (c *call) decided(status int) error {
 		c.api.Table.Used(&c.ref, c.now, c.addr, c.agent)
 	}
 	return nil
+}
+
+// record writes a decision down. A refusal may be counted instead, unless the
+// line that announced the request stands there already and would be believed.
+func (c *call) record(e audit.Event, allowed bool) error {
+	ctx := context.WithoutCancel(c.ctx) // the client may have gone; what was decided is written all the same
+	if allowed || c.begun {
+		return c.api.Recorder.Record(ctx, e, false)
+	}
+	return c.api.Recorder.Refused(ctx, e)
 }
 
 func outcome(allowed bool) audit.Outcome {
@@ -184,6 +189,9 @@ func (c *call) event(a audit.Action, o audit.Outcome) audit.Event {
 		e.Actor = c.subject.Actor()
 	}
 	e.Detail = observed(e.Detail, &c.subject)
+	if job := c.subject.Job; job != e.Target && job != "" {
+		e.Detail = with(e.Detail, "handle", job) // whose handle asked for another job
+	}
 	return e
 }
 

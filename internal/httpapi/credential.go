@@ -168,22 +168,15 @@ func (c *call) turnedAway(err error) error {
 	if f.Kind == fault.Unavailable || f.Kind == fault.Internal {
 		return err
 	}
-	spent := false
 	if c.tried {
 		if d := c.api.Failures.Fail(c.addr, c.now); !d.Allowed {
-			spent, err = true, errFailures.WithRetry(max(time.Second, d.RetryAfter))
+			err = errFailures.WithRetry(max(time.Second, d.RetryAfter))
 		}
 	}
 	e := c.event(audit.Authenticate, audit.Deny)
 	e.Reason, e.Status = f.Code, statusOf(fault.Of(err))
-	proven := c.subject.Token != "" || c.subject.Job != ""
-	if proven && !spent {
-		// The secret is the right one: this is somebody, so it is a line of its own.
-		e.Actor = string(c.subject.Principal.ID)
-		if bad := c.api.Recorder.Record(c.ctx, e, false); bad != nil {
-			return bad
-		}
-		return err
+	if k, ok := c.api.Table.Token(c.subject.Token); ok {
+		e.Actor = string(k.Owner) // the secret is the right one, so this is somebody
 	}
 	if bad := c.api.Recorder.Refused(c.ctx, e); bad != nil {
 		return bad

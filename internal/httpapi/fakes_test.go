@@ -295,46 +295,6 @@ func (idle) Status(context.Context, job.ID) (job.Report, error) {
 func (idle) Cancel(context.Context, job.ID) error { return nil }
 func (idle) Forget(context.Context, job.ID) error { return nil }
 
-// recorder keeps lines, and can fail.
-type recorder struct {
-	mu      sync.Mutex
-	lines   []audit.Event
-	durable []bool
-	refused []audit.Event
-	fail    error
-}
-
-func (r *recorder) Record(_ context.Context, e audit.Event, durable bool) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.fail != nil {
-		return r.fail
-	}
-	r.lines, r.durable = append(r.lines, e), append(r.durable, durable)
-	return nil
-}
-
-func (r *recorder) Refused(_ context.Context, e audit.Event) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.refused = append(r.refused, e)
-	return r.fail
-}
-
-func (r *recorder) take() (lines []audit.Event, durable []bool, refused []audit.Event) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	lines, durable, refused = r.lines, r.durable, r.refused
-	r.lines, r.durable, r.refused = nil, nil, nil
-	return lines, durable, refused
-}
-
-func (r *recorder) breaks(err error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.fail = err
-}
-
 // logbook is everything that was logged.
 type logbook struct {
 	mu   sync.Mutex

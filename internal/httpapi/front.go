@@ -15,7 +15,6 @@ import (
 	"gradegate/internal/authority"
 	"gradegate/internal/fault"
 	"gradegate/internal/policy"
-	"gradegate/internal/token"
 )
 
 // listener is the door that a request came in by.
@@ -38,19 +37,15 @@ func (f front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		// A body that nobody reads must not hold the connection either.
 		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(f.bodyTime)) // not every test writer has one
 	}
-	// A path in another encoding and a secret in the query go the long way, and
-	// are refused there.
-	if f.door != local && r.URL.RawPath == "" && !strings.Contains(r.URL.RawQuery, "gg") {
-		switch r.URL.Path {
-		case "/authz/nginx":
-			defer f.recovered(w, r, nil)
-			f.authz(w, r, nginx)
-			return
-		case "/authz/forward":
-			defer f.recovered(w, r, nil)
-			f.authz(w, r, forward)
-			return
-		}
+	if len(r.TransferEncoding) > 0 {
+		// net/http hides whether a Content-Length stood beside it. RFC 9112 wants
+		// the connection closed then (6.3); so nothing of this one is a next request.
+		w.Header().Set("Connection", "close")
+	}
+	if k, ok := f.asks(r); ok {
+		defer f.recovered(w, r, nil)
+		f.authz(w, r, k)
+		return
 	}
 	c := f.newCall(w, r, f.door)
 	defer f.recovered(w, r, c)
@@ -62,6 +57,22 @@ func (f front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	f.mux.ServeHTTP(c, r)
+}
+
+// asks says whether the request is a proxy's question. A path in another
+// encoding and a secret in the URL go the long way, and are refused there.
+func (f front) asks(r *http.Request) (k contract, ok bool) {
+	switch {
+	case f.door == local || r.URL.RawPath != "":
+		return k, false
+	case r.URL.Path == nginx.path():
+		k = nginx
+	case r.URL.Path == forward.path():
+		k = forward
+	default:
+		return k, false
+	}
+	return k, tokensIn(r.RequestURI) == nil
 }
 
 func (a *API) newCall(w http.ResponseWriter, r *http.Request, door listener) *call {
@@ -99,7 +110,12 @@ func observed(detail map[string]string, s *policy.Subject) map[string]string {
 	if s.Outside == "" {
 		return detail
 	}
-	out := map[string]string{"outside": s.Outside}
+	return with(detail, "outside", s.Outside)
+}
+
+// with is the facts of a line and one more.
+func with(detail map[string]string, name, value string) map[string]string {
+	out := map[string]string{name: value}
 	maps.Copy(out, detail)
 	return out
 }
@@ -133,15 +149,16 @@ func (a *API) recovered(w http.ResponseWriter, r *http.Request, c *call) {
 
 // acceptable refuses what no route should ever see.
 func (a *API) acceptable(c *call, r *http.Request) error {
+	// First of all, since a secret is out whatever else is wrong with the request.
+	if secrets := tokensIn(r.RequestURI); secrets != nil || namesToken(r.URL) {
+		a.leakedInURL(c, secrets)
+		return errTokenInURL
+	}
 	if r.Method == http.MethodTrace || r.Method == http.MethodConnect {
 		return methodNotAllowed(nil)
 	}
 	if !canonical(r.URL) {
 		return errPath
-	}
-	if leaked, found := tokensInURL(r.URL); found {
-		a.leakedInURL(c, leaked)
-		return errTokenInURL
 	}
 	return nil
 }
@@ -150,9 +167,6 @@ var (
 	errPath = fault.New(fault.Invalid, "path_not_canonical",
 		"The path is not in its one plain form: no empty, . or .. segments, no ; or \\, and nothing encoded that need not be.").
 		WithFix("Write the path as the documentation does; encode each segment by itself.")
-	errTokenInURL = fault.New(fault.Invalid, "token_in_url",
-		"A token never belongs into a URL: logs and histories keep it. It counts as leaked and was revoked.").
-		WithFix("Make another one (gradegate login) and send it as a header: Authorization: Bearer TOKEN")
 )
 
 // canonical reports whether the path has exactly one reading. Two programs
@@ -200,50 +214,6 @@ func unhex(c byte) byte {
 		return c - 'A' + 10
 	}
 	return 0
-}
-
-// tokensInURL finds secrets in the query and the path. A member named like a
-// credential is refused whatever it holds, but a public id is none.
-func tokensInURL(u *url.URL) (secrets []string, found bool) {
-	if strings.Contains(u.Path, "/gg") {
-		for segment := range strings.SplitSeq(u.Path, "/") {
-			if _, err := token.Parse(segment); err == nil {
-				secrets, found = append(secrets, segment), true
-			}
-		}
-	}
-	if u.RawQuery == "" {
-		return secrets, found
-	}
-	for name, values := range u.Query() {
-		named := name == "token" || name == "access_token" || name == "secret"
-		for _, v := range values {
-			if _, err := token.Parse(v); err == nil {
-				secrets, found = append(secrets, v), true
-			} else if named && v != "" && !strings.HasPrefix(v, "tok_") {
-				found = true
-			}
-		}
-		if _, err := token.Parse(name); err == nil {
-			secrets, found = append(secrets, name), true
-		}
-	}
-	return secrets, found
-}
-
-// leakedInURL ends tokens that stood in a URL: proxies and browsers have
-// written them down already.
-func (a *API) leakedInURL(c *call, secrets []string) {
-	e := c.event(audit.Authenticate, audit.Deny)
-	e.Reason = errTokenInURL.Code
-	a.noted(a.Recorder.Refused(c.ctx, e))
-	if len(secrets) == 0 {
-		return
-	}
-	s := policy.Subject{Addr: c.addr, Agent: c.agent, Request: c.id}
-	if err := a.endLeaked(c.ctx, &s, secrets); err != nil {
-		a.Logger.Error("a token in a URL could not be revoked", "request", c.id, "error", scrub(err.Error()))
-	}
 }
 
 // nowhere is the row of requests that no route was found for.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"gradegate/internal/fault"
+	"gradegate/internal/policy"
 	"gradegate/internal/ratelimit"
 )
 
@@ -76,12 +77,16 @@ func NewLimits(r Rates, keys int) *Limits {
 
 // take takes one event of the token's and the user's budget, and tells the
 // tighter of the two. A job handle is counted by its job.
-func (l *Limits) take(c Class, token, user string, now time.Time) (d ratelimit.Decision, by string) {
-	d, by = l.byToken[c].Take(token, now), "token"
+func (l *Limits) take(c Class, s *policy.Subject, now time.Time) (d ratelimit.Decision, by string) {
+	key := string(s.Token)
+	if key == "" {
+		key = s.Job
+	}
+	d, by = l.byToken[c].Take(key, now), "token"
 	if !d.Allowed {
 		return d, by
 	}
-	if u := l.byUser[c].Take(user, now); !u.Allowed {
+	if u := l.byUser[c].Take(string(s.Principal.ID), now); !u.Allowed {
 		return u, "user"
 	}
 	return d, by
@@ -95,11 +100,7 @@ func (c *call) limit() error {
 		return nil
 	}
 	l, class := c.api.Limits, c.route.class
-	key := string(s.Token)
-	if key == "" {
-		key = s.Job
-	}
-	d, by := l.take(class, key, string(s.Principal.ID), c.now)
+	d, by := l.take(class, s, c.now)
 	h := c.Header()
 	h["Ratelimit-Policy"] = []string{l.policyText(class, by)}
 	h["Ratelimit"] = []string{stateText(class, by, d)}

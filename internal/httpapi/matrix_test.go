@@ -141,7 +141,7 @@ func TestMethods(t *testing.T) {
 		status       int
 		allow        string
 	}{
-		{"POST", "/v1/whoami", 405, "GET, HEAD"}, {"PATCH", "/v1/tokens/x", 405, "GET, HEAD, DELETE"}, {"GET", "/v1/leaks", 405, "POST"},
+		{"POST", "/v1/whoami", 405, "GET, HEAD"}, {"PUT", "/v1/tokens/x", 405, "GET, HEAD, PATCH, DELETE"}, {"GET", "/v1/leaks", 405, "POST"},
 		{"OPTIONS", "/v1/whoami", 405, "GET, HEAD"}, {"BREW", "/v1/whoami", 405, "GET, HEAD"}, {"TRACE", "/v1/whoami", 405, ""},
 		{"TRACE", "/authz/nginx", 405, ""}, {"GET", "/v1/tokens/revoke-all", 404, ""},
 		{"GET", "/v1/token", 404, ""}, {"GET", "/", 404, ""}, {"GET", "/v1/whoami/", 404, ""}, {"GET", "/V1/whoami", 404, ""}, {"GET", "/metrics", 404, ""},

@@ -186,7 +186,7 @@ func TestAuthz(t *testing.T) {
 	} {
 		for path, status := range map[string]int{"/authz/nginx": c.nginx, "/authz/forward": c.forward} {
 			a := w.ask(t, get, path+c.query, c.s, "", "X-Auth-User-Id", "usr_evil", "X-Auth-Scopes", "admin:*",
-				"X-Original-Method", "POST", "X-Original-URI", "/grade?x=1")
+				"X-Original-Method", "POST", "X-Original-URI", "/grade?x=1", "X-Forwarded-Method", "POST", "X-Forwarded-Uri", "/grade?x=1")
 			if a.status != status || a.header.Get("X-Auth-Reason") != c.code || a.header.Get("X-Request-Id") == "" {
 				t.Errorf("%s%s: %d %v %s", path, c.query, a.status, a.header, a.body)
 			}
@@ -234,22 +234,81 @@ func TestAuthzLimits(t *testing.T) {
 	}
 }
 
-// TestAuthzLeak: a token of ours in a URL behind the proxy is dead (A20).
-func TestAuthzLeak(t *testing.T) {
+// TestProxyFields: a contract reads its own fields. A proxy replaces those; the
+// ones of the other contract come from the client, and must not say what the
+// trail says.
+func TestProxyFields(t *testing.T) {
 	w := build(t)
-	s := w.give("bob", nil)
-	a := w.ask(t, get, "/authz/nginx", w.ann, "", "X-Original-URI", "/files?key="+s.Reveal())
-	if a.status != 403 || a.header.Get("X-Auth-Reason") != "token_in_url" || w.tokens.tokens[s.Presented().Public.ID()].Reason != token.Leaked {
-		t.Errorf("%d %v", a.status, a.header)
-	}
-	if a := w.ask(t, get, "/authz/nginx", w.ann, "", "X-Original-URI", "/files?token=ggwp"); a.status != 200 {
-		t.Errorf("somebody else's parameter: %d %v", a.status, a.header)
-	}
-	for _, e := range w.everyLine() {
-		if strings.Contains(fmt.Sprintf("%+v", e), s.Reveal()) {
-			t.Errorf("the trail holds a secret: %+v", e)
+	names := map[contract][2]string{nginx: {"X-Original-Method", "X-Original-URI"}, forward: {"X-Forwarded-Method", "X-Forwarded-Uri"}}
+	w.trail.take()
+	for k, own := range names {
+		other := names[nginx+forward-k]
+		for want, headers := range map[string][]string{
+			" PUT /truth": {own[0], "PUT", own[1], "/truth?x", other[0], "GET", other[1], "/lie"},
+			"  ":          {other[0], "GET", other[1], "/lie"},
+		} {
+			a := w.ask(t, get, k.path(), w.ann, "", headers...)
+			if lines, _, _ := w.trail.take(); a.status != 200 || len(lines) != 1 || lines[0].Route != k.path()+want {
+				t.Errorf("%v: %d, %+v", headers, a.status, lines)
+			}
+		}
+		for _, twice := range own {
+			r, _ := http.NewRequestWithContext(t.Context(), get, w.public.URL+k.path(), nil)
+			r.Header.Set("Authorization", "Bearer "+w.ann.Reveal())
+			r.Header[http.CanonicalHeaderKey(twice)] = []string{"/one", "/two"}
+			a := send(t, r)
+			_, _, refused := w.trail.take()
+			if want := map[contract]int{nginx: 403, forward: 400}[k]; a.status != want || a.header.Get("X-Auth-Reason") != "proxy_field_twice" ||
+				len(refused) != 1 || refused[0].Reason != "proxy_field_twice" {
+				t.Errorf("%s twice: %d %v, %+v", twice, a.status, a.header, refused)
+			}
 		}
 	}
+}
+
+// TestAuthzLeak: a token of ours in a URL behind the proxy is dead (A20), in
+// whatever way it is written, and whoever sends it.
+func TestAuthzLeak(t *testing.T) {
+	w := build(t)
+	for k, name := range map[contract]string{nginx: "X-Original-URI", forward: "X-Forwarded-Uri"} {
+		for _, by := range []token.Secret{w.ann, {}} {
+			for form, write := range spellings {
+				s := w.give("bob", nil)
+				a := w.ask(t, get, k.path(), by, "", name, "/files?key="+write(s.Reveal()))
+				if want := map[contract]int{nginx: 403, forward: 400}[k]; a.status != want || a.header.Get("X-Auth-Reason") != "token_in_url" ||
+					w.tokens.tokens[s.Presented().Public.ID()].Reason != token.Leaked {
+					t.Errorf("%s, %s: %d %v", k.path(), form, a.status, a.header)
+				}
+				for _, e := range w.everyLine() {
+					if strings.Contains(fmt.Sprintf("%+v", e), s.Reveal()) {
+						t.Errorf("the trail holds a secret: %+v", e)
+					}
+				}
+			}
+		}
+		for _, uri := range []string{"/files?token=ggwp", "/a%20b?x=%zz", "/%"} {
+			if a := w.ask(t, get, k.path(), w.ann, "", name, uri); a.status != 200 {
+				t.Errorf("%s: somebody else's parameter: %d %v", uri, a.status, a.header)
+			}
+		}
+	}
+}
+
+// spellings are ways to write a secret into a URL.
+var spellings = map[string]func(string) string{
+	"plain":               func(s string) string { return s },
+	"with an end":         func(s string) string { return s + ".json" },
+	"two letters":         func(s string) string { return "%67%67" + s[2:] },
+	"all of it":           func(s string) string { return escaped(s) },
+	"twice":               func(s string) string { return strings.ReplaceAll(escaped(s), "%", "%25") },
+	"beside a broken one": func(s string) string { return "%zz%" + escaped(s) + "%6" },
+}
+
+func escaped(s string) (out string) {
+	for _, b := range []byte(s) {
+		out += fmt.Sprintf("%%%02x", b)
+	}
+	return out
 }
 
 func (w *world) everyLine() []audit.Event {

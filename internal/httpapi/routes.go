@@ -81,6 +81,8 @@ func table() []route {
 		{post, "/v1/tokens", "createToken", Changing, changes | creates | created, &policy.TokenCreate, "Create a personal token", handle((*API).createToken)},
 		{post, "/v1/tokens/revoke-all", "revokeAllTokens", Changing, changes | tightens, &policy.TokenRevoke, "End all of one's own tokens", handle((*API).revokeAllTokens)},
 		{get, "/v1/tokens/{id}", "getToken", Reading, 0, nil, "Show a token by id, name or \"self\"", handle((*API).getToken)},
+		{put, "/v1/tokens/by-name/{id}", "ensureToken", Changing, changes | creates, &policy.TokenCreate, "Give one's token of a name, and make it if there is none", handle((*API).ensureToken)},
+		{patch, "/v1/tokens/{id}", "narrowToken", Changing, changes, nil, "Take rights away from a token", handle((*API).narrowToken)},
 		{del, "/v1/tokens/{id}", "revokeToken", Changing, changes | tightens, nil, "Revoke a token for good", handle((*API).revokeToken)},
 		{post, "/v1/tokens/{id}/rotate", "rotateToken", Changing, changes | creates | created, &policy.TokenRotate, "Give a token a successor", handle((*API).rotateToken)},
 		{post, "/v1/tokens/{id}/renew", "renewToken", Changing, changes, nil, "Put the end of a token off", handle((*API).renewToken)},

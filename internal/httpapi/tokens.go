@@ -90,22 +90,8 @@ var errCursor = fault.New(fault.Invalid, "cursor_invalid", "The cursor is not on
 	WithFix("Begin again without a cursor.")
 
 func (a *API) createToken(ctx context.Context, s *policy.Subject, in *createTokenIn) (api.Issued, error) {
-	b := in.Body
-	c := authority.Create{Name: b.Name, Scopes: b.Scopes, Note: b.Note, Replace: b.Replace}
-	if len(b.Competitions) != 1 || b.Competitions[0] != "*" {
-		c.Competitions = b.Competitions
-	}
-	if b.ExpiresAt != nil && b.ExpiresIn != "" {
-		return api.Issued{}, fault.New(fault.Invalid, "expiry_twice", "expires_in and expires_at exclude each other.").WithFix("Send one of them.")
-	}
-	if b.ExpiresAt != nil {
-		c.ExpiresAt = *b.ExpiresAt
-	}
-	var err error
-	if c.Lifetime, err = duration(b.ExpiresIn); err != nil {
-		return api.Issued{}, err
-	}
-	if c.CIDRs, err = networks(b.AllowedCIDRs); err != nil {
+	c, err := readCreate(in.Body)
+	if err != nil {
 		return api.Issued{}, err
 	}
 	made, err := a.Authority.CreateToken(ctx, s, c, authority.Idem{Key: in.Key, Presented: in.secret})
@@ -113,6 +99,25 @@ func (a *API) createToken(ctx context.Context, s *policy.Subject, in *createToke
 		return api.Issued{}, err
 	}
 	return a.viewIssued(ctx, made)
+}
+
+func readCreate(b api.CreateToken) (authority.Create, error) {
+	c := authority.Create{Name: b.Name, Scopes: b.Scopes, Note: b.Note, Replace: b.Replace}
+	if len(b.Competitions) != 1 || b.Competitions[0] != "*" {
+		c.Competitions = b.Competitions
+	}
+	if b.ExpiresAt != nil && b.ExpiresIn != "" {
+		return c, fault.New(fault.Invalid, "expiry_twice", "expires_in and expires_at exclude each other.").WithFix("Send one of them.")
+	}
+	if b.ExpiresAt != nil {
+		c.ExpiresAt = *b.ExpiresAt
+	}
+	var err error
+	if c.Lifetime, err = duration(b.ExpiresIn); err != nil {
+		return c, err
+	}
+	c.CIDRs, err = networks(b.AllowedCIDRs)
+	return c, err
 }
 
 // duration reads a span such as 90d; nothing is zero.

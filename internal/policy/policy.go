@@ -116,6 +116,7 @@ var (
 	TokenRotate    = Action{Name: "token.rotate", Scope: ScopeTokens, Own: true}
 	TokenRevoke    = Action{Name: "token.revoke", Scope: ScopeTokens, Own: true, Role: principal.Admin}
 	TokenSuspend   = Action{Name: "token.suspend", Scope: ScopeTokens, Own: true, Role: principal.Admin}
+	TokenNarrow    = Action{Name: "token.narrow", Scope: ScopeTokens, Own: true}
 	TokenRenew     = Action{Name: "token.renew", Scope: ScopeTokens, Own: true}
 	TokenVerify    = Action{Name: "token.verify", Scope: ScopeVerify, Own: true, Role: principal.Admin}
 	UserManage     = Action{Name: "user.manage", Scope: ScopeAdmin, Role: principal.Admin}

@@ -139,7 +139,7 @@ func rights(b *bytes.Buffer) {
 		"gets 404. A job's handle and the token that its program holds are for that one job.",
 		"action", "scope", "one's own", "others', user", "others', auditor", "others', administrator", "job handle", "run token")
 	actions := []Action{
-		WhoAmI, TokenCreate, TokenRead, TokenRotate, TokenRenew, TokenRevoke, TokenSuspend, TokenVerify, JobSubmit, JobRead, JobCancel, JobResult, QuotaRead,
+		WhoAmI, TokenCreate, TokenRead, TokenRotate, TokenRenew, TokenNarrow, TokenRevoke, TokenSuspend, TokenVerify, JobSubmit, JobRead, JobCancel, JobResult, QuotaRead,
 		CompetitionGet, CompetitionSet, UserRead, UserManage, PolicyRead, PolicyManage, AuditRead,
 	}
 	for _, a := range actions {

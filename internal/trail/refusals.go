@@ -18,14 +18,17 @@ import (
 // secrets, the first ten per source, reason and minute are lines of their own,
 // as long as the minute has room for them; the rest is told by lines with a
 // count. Whatever comes from wherever, a minute is at most minuteLines lines,
-// and every refusal is in one of them.
+// and every refusal is in one of them. Refusals of secrets that are the right
+// ones are counted apart, by holder (holders.go): no flood hides them.
 type refusals struct {
 	trail *Trail
 
 	mu  sync.Mutex
 	now minute
 
-	due map[source]tally // of minutes that are over; of one goroutine alone
+	// Of minutes that are over; of one goroutine alone.
+	due  map[source]tally
+	owed owed
 }
 
 // minute is what was refused since it began.
@@ -35,6 +38,9 @@ type minute struct {
 	seen  map[source]count // up to maxSources
 	crowd map[source]tally // the others, by network
 	met   *addresses       // who is in the crowd; nil without one
+
+	holders map[holder]count // up to maxHolders
+	beyond  owed             // the other holders
 }
 
 // source is an IPv4 address or an IPv6 /64, or a network of them, with what was wrong.
@@ -70,21 +76,36 @@ const (
 var others = source{reason: "many_sources"}
 
 func newRefusals(t *Trail) *refusals {
-	return &refusals{trail: t, now: newMinute(t.Now()), due: map[source]tally{}}
+	return &refusals{trail: t, now: newMinute(t.Now()), due: map[source]tally{}, owed: owed{}}
 }
 
 func newMinute(at time.Time) minute {
-	return minute{since: at, seen: map[source]count{}, crowd: map[source]tally{}}
+	return minute{since: at, seen: map[source]count{}, crowd: map[source]tally{}, holders: map[holder]count{}, beyond: owed{}}
 }
 
-// Refused records the refusal of a credential that nobody here issued, or that
-// was not proven. It costs nothing but memory once its source has had its lines,
-// or the minute its share.
+// Refused records a refusal: of a credential that nobody here issued or that was
+// not proven, or of something that its holder may not do. It costs nothing but
+// memory once its source or its holder has had its lines. One that could not be
+// written is counted, and told when the disk is back.
 func (t *Trail) Refused(ctx context.Context, e audit.Event) error {
-	if !t.refusals.own(sourceOf(&e)) {
+	r := t.refusals
+	h, known := holderOf(&e)
+	if known {
+		if !r.ownOf(h, ownLines) {
+			return nil
+		}
+	} else if !r.own(sourceOf(&e)) {
 		return nil
 	}
-	return t.Record(ctx, e, false)
+	err := t.Record(ctx, e, false)
+	switch {
+	case err == nil:
+	case known:
+		r.ownOf(h, 0)
+	default:
+		r.count(sourceOf(&e), 0)
+	}
+	return err
 }
 
 func sourceOf(e *audit.Event) source {
@@ -102,7 +123,10 @@ func sourceOf(e *audit.Event) source {
 
 // own counts one more refusal of a source and says whether it is a line of its
 // own.
-func (r *refusals) own(k source) bool {
+func (r *refusals) own(k source) bool { return r.count(k, ownLines) }
+
+// count does so for a source that may have so many lines.
+func (r *refusals) count(k source, lines int8) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	m := &r.now
@@ -112,7 +136,7 @@ func (r *refusals) own(k source) bool {
 		return false
 	}
 	n.all++
-	own := n.own < ownLines && m.own < ownOfAll
+	own := n.own < lines && m.own < ownOfAll
 	if own {
 		n.own++
 		m.own++
@@ -193,6 +217,7 @@ func (r *refusals) turn(now bool) {
 		r.due[k] = r.due[k].and(t)
 	}
 	r.due = folded(r.due)
+	r.owe(&m)
 }
 
 // folded makes few lines of many: the loudest sources keep theirs, and the
@@ -236,18 +261,21 @@ func shared(all map[source]tally, keys []source) map[source]tally {
 // for the next time; what a disk that hung writes after all is then told twice,
 // which is better than never.
 func (r *refusals) write() {
-	if len(r.due) == 0 {
+	if len(r.due)+len(r.owed) == 0 {
 		return
 	}
 	var lines [][]byte
 	for k, t := range r.due {
 		lines = append(lines, r.line(k, t))
 	}
+	for h, n := range r.owed {
+		lines = append(lines, r.lineOf(h, n))
+	}
 	ctx := r.trail.within()
 	if err := r.trail.both(Use, len(lines), func(s *sink) error { return s.write(ctx, Use, lines, r.trail.Strict) }); err != nil {
 		return // health tells
 	}
-	r.due = map[source]tally{}
+	r.due, r.owed = map[source]tally{}, owed{}
 }
 
 // line tells how many refusals it stands for, and, if they are of several

@@ -1,0 +1,80 @@
+package cli
+
+import (
+	"github.com/spf13/cobra"
+
+	"gradegate/api"
+	"gradegate/internal/fault"
+)
+
+func (a *app) tokenNarrow() *cobra.Command {
+	var r api.NarrowToken
+	c := &cobra.Command{
+		Use: "narrow [NAME|ID|self]", Short: "Take rights away from a token; it does not get them back", Args: cobra.MaximumNArgs(1),
+		Long: `Takes rights away from a token of yours, at once. What is not named stays as it is; what
+is taken away is gone: a token with more rights is a new token.`,
+		Example: `  gradegate token narrow laptop --scope jobs:read --competition iris
+  gradegate token narrow laptop --cidr 10.20.0.0/16 --force
+  gradegate token narrow self --here`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if !cmd.Flags().Changed("scope") && !cmd.Flags().Changed("competition") && !cmd.Flags().Changed("cidr") && !r.LockToLastAddress {
+				f := fault.New(fault.Invalid, "usage", "Nothing is said of what to take away.").WithFix("For example --here, or --scope jobs:read")
+				return usage{f, cmd.CommandPath()}
+			}
+			client, err := a.client()
+			if err != nil {
+				return err
+			}
+			t, err := client.NarrowToken(cmd.Context(), first(args, "self"), r)
+			if err != nil {
+				return err
+			}
+			return a.print(tokenResult(t))
+		},
+	}
+	f := c.Flags()
+	f.StringArrayVar(&r.Scopes, "scope", nil, "what it may still do (again for more)")
+	f.StringArrayVar(&r.Competitions, "competition", nil, "the competition that it is still for (again for more)")
+	f.StringArrayVar(&r.AllowedCIDRs, "cidr", nil, "network it may still be used from (again for more)")
+	f.BoolVar(&r.LockToLastAddress, "here", false, "only from the address of its last use (of IPv6: its /64)")
+	f.BoolVar(&r.Force, "force", false, "also if you are in none of those networks")
+	c.MarkFlagsMutuallyExclusive("cidr", "here")
+	return c
+}
+
+func (a *app) tokenEnsure() *cobra.Command {
+	var r api.EnsureToken
+	c := &cobra.Command{
+		Use: "ensure NAME", Short: "Make a personal token unless you have one of that name", Args: cobra.ExactArgs(1),
+		Long: `Makes a personal token unless you have one of that name: for scripts that run again and
+again. One that is there stays as it is, and its secret is not shown again; -o json says
+which it was.`,
+		Example: "  gradegate token ensure laptop\n  gradegate token ensure laptop --scope jobs:read -o json",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			client, err := a.client()
+			if err != nil {
+				return err
+			}
+			out, err := client.EnsureToken(cmd.Context(), args[0], r)
+			if err != nil {
+				return err
+			}
+			if out.Created && a.output != "json" {
+				return a.printIssued(cmd.Context(), client, api.Issued{Secret: out.Secret, Token: out.Token}, false, "")
+			}
+			if !out.Created {
+				a.hint("It was there already, and stays as it is.")
+			}
+			shown := tokenResult(out.Token)
+			shown.json = out
+			return a.print(shown)
+		},
+	}
+	f := c.Flags()
+	f.StringArrayVar(&r.Scopes, "scope", nil, "what it may do (again for more); default: all that the token you use has")
+	f.StringArrayVar(&r.Competitions, "competition", nil, "limit it to a competition (again for more)")
+	f.StringVar(&r.ExpiresIn, "expires", "", "lifetime after its last use, such as 90d")
+	f.StringArrayVar(&r.AllowedCIDRs, "cidr", nil, "network it may be used from (again for more)")
+	f.StringVar(&r.Note, "note", "", "free text")
+	return c
+}

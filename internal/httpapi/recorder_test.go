@@ -1,0 +1,53 @@
+package httpapi
+
+import (
+	"context"
+	"sync"
+
+	"gradegate/internal/audit"
+)
+
+// recorder keeps lines, and can fail.
+type recorder struct {
+	mu      sync.Mutex
+	lines   []audit.Event
+	durable []bool
+	refused []audit.Event
+	fail    error
+}
+
+func (r *recorder) Record(_ context.Context, e audit.Event, durable bool) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.fail != nil {
+		return r.fail
+	}
+	r.lines, r.durable = append(r.lines, e), append(r.durable, durable)
+	return nil
+}
+
+// Refused writes what is about a known holder, as the trail does with the first
+// of them.
+func (r *recorder) Refused(ctx context.Context, e audit.Event) error {
+	if e.Token != "" || e.Actor != "" {
+		return r.Record(ctx, e, false)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.refused = append(r.refused, e)
+	return r.fail
+}
+
+func (r *recorder) take() (lines []audit.Event, durable []bool, refused []audit.Event) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	lines, durable, refused = r.lines, r.durable, r.refused
+	r.lines, r.durable, r.refused = nil, nil, nil
+	return lines, durable, refused
+}
+
+func (r *recorder) breaks(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.fail = err
+}
