@@ -179,7 +179,8 @@ func (a *Authority) ReportLeak(ctx context.Context, s *policy.Subject, secrets [
 			if err != nil {
 				return Revocation{}, err
 			}
-			if policy.Demanded(a.table.Rules(nil), a.now()).Quarantine && t.Kind != token.Invite {
+			// What is revoked already needs no look, and its job handles are still to end.
+			if t.Standing != token.Revoked && t.Kind != token.Invite && policy.Demanded(a.table.Rules(nil), a.now()).Quarantine {
 				return a.quarantine(ctx, s, t)
 			}
 			return a.end(ctx, s, t, token.Leaked, token.CancelQueued, audit.TokenLeak, "")
@@ -194,10 +195,6 @@ func (a *Authority) ReportLeak(ctx context.Context, s *policy.Subject, secrets [
 // quarantine is what becomes of a reported token where the platform's policy
 // wants a look before it is revoked.
 func (a *Authority) quarantine(ctx context.Context, s *policy.Subject, t token.Token) (Revocation, error) {
-	if t.Standing == token.Revoked {
-		a.already(t)
-		return Revocation{Token: t, Already: true}, nil
-	}
 	held, err := t.Quarantine()
 	if err != nil || held.Version == t.Version {
 		a.already(t)

@@ -239,3 +239,26 @@ func TestSuspendedSuccessorIsNotReplaced(t *testing.T) {
 		t.Error("it was replaced")
 	}
 }
+
+// TestLeakAfterRevocation: where reported tokens are quarantined, one that was
+// revoked already still loses its job handles by a report.
+func TestLeakAfterRevocation(t *testing.T) {
+	h := open(t, policy.Rules{Quarantine: true})
+	s, live := h.person(t, "ann")
+	if err := h.ReportLeak(t.Context(), &policy.Subject{}, []string{live.Reveal()}); err != nil {
+		t.Fatal(err)
+	}
+	if k, err := h.store.Token(t.Context(), s.Token); err != nil || k.Standing != token.Quarantined {
+		t.Errorf("a live one is %s, %v", k.Standing, err)
+	}
+	s, dead := h.person(t, "bob")
+	if _, err := h.Revoke(t.Context(), &policy.Subject{Local: true}, string(s.Token), "", token.Keep); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.ReportLeak(t.Context(), &policy.Subject{}, []string{dead.Reveal()}); err != nil {
+		t.Fatal(err)
+	}
+	if k, err := h.store.Token(t.Context(), s.Token); err != nil || !k.Reason.EndsHandles() {
+		t.Errorf("a revoked one is %s because of %s, %v", k.Standing, k.Reason, err)
+	}
+}

@@ -374,7 +374,7 @@ func (m *Model) leak(o Op) Answer {
 		suspects = suspects || s.Quarantine
 	}
 	switch {
-	case !suspects || c.kind == "inv":
+	case !suspects || c.kind == "inv" || c.standing == "revoked": // what is revoked needs no look
 		revoke(c, true)
 	case c.standing == "standard":
 		c.standing, c.by = "quarantined", ""
