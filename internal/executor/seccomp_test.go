@@ -2,6 +2,7 @@ package executor
 
 import (
 	"encoding/binary"
+	"os"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -47,6 +48,9 @@ func ask(t *testing.T, arch, call uint32, first uint64) uint32 {
 // TestCallFilter: what is refused, how, and what is not.
 func TestCallFilter(t *testing.T) {
 	if filterArch == 0 {
+		if os.Getenv("CI") == "true" {
+			t.Fatal("no filter for this machine")
+		}
 		t.Skip("no filter for this machine")
 	}
 	const allow, eperm, enosys, family = unix.SECCOMP_RET_ALLOW, unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM),
