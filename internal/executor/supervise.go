@@ -217,7 +217,7 @@ func (s *supervisor) verdict(end status) job.Report {
 	switch {
 	case s.watch.reason != "":
 		r.Reason, r.Detail = s.watch.reason, s.watch.detail
-	case s.watch.oom:
+	case s.watch.oom, s.group.memory == "" && r.ExitCode != 0 && burst(limits.MemoryBytes):
 		r.ExitCode, r.Reason, r.Detail = -1, "memory_limit", tooMuch(limits.MemoryBytes)
 	case s.watch.crowded:
 		r.ExitCode, r.Reason, r.Detail = -1, "process_limit", tooMany(limits.Processes)

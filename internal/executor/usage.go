@@ -175,6 +175,17 @@ func resident(pids []int, limit int64) (n int64) {
 	return exact
 }
 
+// burst reports whether a process of the ended job grew beyond limit, perhaps
+// between two looks: a program that an rlimit then refused more ends with a code
+// of its own. The peak counts the start of a room, which is a copy of ourselves.
+func burst(limit int64) bool {
+	var us, job unix.Rusage
+	if unix.Getrusage(unix.RUSAGE_SELF, &us) != nil || unix.Getrusage(unix.RUSAGE_CHILDREN, &job) != nil {
+		return false
+	}
+	return job.Maxrss<<10 > limit+us.Maxrss<<10
+}
+
 // memoryField reads a line such as "VmRSS:  1234 kB"; 0 if there is none.
 func memoryField(path, name string) int64 {
 	text, err := os.ReadFile(path)

@@ -49,7 +49,7 @@ func NewJob(t *testing.T, script string) job.Spec {
 	t.Helper()
 	dir := t.TempDir()
 	Reachable(t, dir)
-	id := job.ID("job_" + filepath.Base(filepath.Dir(dir))[:4] + "x" + time.Now().Format("150405") + "x" + itoa(serial.Add(1)))
+	id := job.ID("job_" + filepath.Base(filepath.Dir(dir))[:4] + "x" + itoa(int64(os.Getpid())) + "x" + itoa(serial.Add(1)))
 	for _, sub := range []string{"work", "data", "output"} {
 		must(t, os.Mkdir(filepath.Join(dir, sub), 0o755))
 	}
