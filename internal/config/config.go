@@ -58,6 +58,15 @@ type Config struct {
 		Second string `yaml:"second" doc:"A second folder for it, on another disk."`
 		Sync   string `yaml:"sync" doc:"normal: reads are recorded with the kernel and synced within 100 ms; strict: every line is synced before the answer."`
 	} `yaml:"audit"`
+	Retention struct {
+		Tokens Duration `yaml:"tokens" doc:"How long what is known of an ended token stays in the database; after that it is in the archive's segments."`
+		Uses   Duration `yaml:"uses" doc:"How long the trail keeps who used what when."`
+		Acts   Duration `yaml:"acts" doc:"How long the trail keeps who changed what when."`
+		Jobs   Duration `yaml:"jobs" doc:"How long an ended job and its bundle are kept; the best of each leaderboard stay."`
+	} `yaml:"retention"`
+	Archive struct {
+		Dir string `yaml:"dir" doc:"Folder of the archive's segments. Empty: archive in the data folder."`
+	} `yaml:"archive"`
 	Executor struct {
 		Kind  string `yaml:"kind" doc:"Where jobs run: local."`
 		Local struct {
@@ -87,6 +96,8 @@ func Default() Config {
 	var c Config
 	c.Data, c.Listen, c.ProxyHeader = "gradegate-data", "127.0.0.1:8080", "X-Forwarded-For"
 	c.Audit.Sync, c.Executor.Kind = "normal", "local"
+	c.Retention.Tokens, c.Retention.Jobs = Duration(365*24*time.Hour), Duration(400*24*time.Hour)
+	c.Retention.Uses, c.Retention.Acts = Duration(400*24*time.Hour), Duration(2555*24*time.Hour)
 	c.Policy.MaxPerUser, c.Policy.Lifetime, c.Policy.MaxLifetime = 1, Duration(90*24*time.Hour), Duration(365*24*time.Hour)
 	c.Limits.Reads, c.Limits.Changes, c.Limits.Submits, c.Limits.Cancels, c.Limits.Verifies = 1200, 600, 120, 600, 6_000_000
 	return c
@@ -316,6 +327,9 @@ func (c Config) Check() error {
 	case c.Policy.MaxLifetime < c.Policy.Lifetime || c.Policy.Lifetime < Duration(15*time.Minute):
 		return bad("policy.lifetime lies outside of 15 minutes to policy.max_lifetime.", "policy: {lifetime: 90d, max_lifetime: 365d}")
 	}
+	if name := c.keptTooShort(); name != "" {
+		return bad("retention."+name+" is below 60 days.", fmt.Sprintf("retention: {%s: 365d}; an ended token stays a token for 30 days, and what explains it must outlive that", name))
+	}
 	if name := c.limitBelowOne(); name != "" {
 		return bad("limits."+name+" is below 1.", fmt.Sprintf("limits: {%s: N} with a whole number of 1 or more; left out, it is the default", name))
 	}
@@ -326,6 +340,20 @@ func (c Config) Check() error {
 		return err
 	}
 	return c.checkListen()
+}
+
+// leastKept is the shortest retention of anything.
+const leastKept = Duration(60 * 24 * time.Hour)
+
+// keptTooShort is the first kind of record that would be gone too soon, or "".
+func (c Config) keptTooShort() string {
+	v := reflect.ValueOf(c.Retention)
+	for i := range v.NumField() {
+		if v.Field(i).Interface().(Duration) < leastKept {
+			return v.Type().Field(i).Tag.Get("yaml")
+		}
+	}
+	return ""
 }
 
 // limitBelowOne is the first of the limits that would stop everything, or "".

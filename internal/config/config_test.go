@@ -103,6 +103,7 @@ func TestCheck(t *testing.T) {
 		"slots":               func(c *Config) { c.Executor.Local.Slots = -1 },
 		"public url":          func(c *Config) { c.PublicURL = "grade.example.org" },
 		"database":            func(c *Config) { c.Database.Jobs = "jobs.db" },
+		"retention":           func(c *Config) { c.Retention.Uses = Duration(59 * 24 * time.Hour) },
 		"limits.cancels":      func(c *Config) { c.Limits.Cancels = 0 },
 	} {
 		c := Default()
