@@ -30,6 +30,7 @@ const (
 	TokenUnprove     Action = "token.unprove"
 	TokenRenew       Action = "token.renew"
 	TokenNarrow      Action = "token.narrow"
+	TokenRehash      Action = "token.rehash" // kept under the newest pepper from now on
 	PolicySet        Action = "policy.set"
 	InviteIssue      Action = "invite.issue"
 	InviteRedeem     Action = "invite.redeem"
@@ -53,7 +54,7 @@ const (
 
 // Actions are all that a line can say, those of the other list included.
 var Actions = []Action{
-	TokenIssue, TokenRotate, TokenRevoke, TokenSuspend, TokenResume, TokenLeak, TokenReuse, TokenUnprove, TokenRenew, TokenNarrow, PolicySet,
+	TokenIssue, TokenRotate, TokenRevoke, TokenSuspend, TokenResume, TokenLeak, TokenReuse, TokenUnprove, TokenRenew, TokenNarrow, TokenRehash, PolicySet,
 	InviteIssue, InviteRedeem,
 	UserCreate, UserUpdate, UserEnrol, UserReenrol, UserSuspend, UserResume, UserOffboard, UserRevokeAll,
 	CompetitionApply, JobSubmit, JobCancel, JobState,

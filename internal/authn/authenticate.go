@@ -58,7 +58,7 @@ func (t *Table) Authenticate(p token.Presented, addr netip.Addr) (policy.Subject
 		return t.authenticateHandle(p, addr, now)
 	}
 	e, known := t.tokens.get(p.Public)
-	record := &nobody
+	record := &t.nobody
 	if known {
 		if r := e.record.Load(); r != nil {
 			record = r
@@ -66,8 +66,8 @@ func (t *Table) Authenticate(p token.Presented, addr netip.Addr) (policy.Subject
 	}
 	// An unknown id is compared with a digest that nothing has, so that both
 	// refusals take the same steps.
-	if !record.Digest.Equal(p.Digest) || record.Kind != p.Kind || record == &nobody {
-		return s, Ref{}, ErrUnknown
+	if !record.Digest.Is(p.Digest, t.peppers) || record.Kind != p.Kind || record == &t.nobody {
+		return s, Ref{}, t.unknown(record.Digest)
 	}
 	owner := e.owner.person.Load()
 	if owner == nil {
@@ -78,6 +78,9 @@ func (t *Table) Authenticate(p token.Presented, addr netip.Addr) (policy.Subject
 	state, end, rights := t.judge(e, record, &owner.Holder, &addr, now)
 	switch {
 	case state == token.StateActive:
+		if record.Digest.Pepper != t.peppers.Newest() {
+			t.worn(record, &p)
+		}
 	case state == token.StateQuarantined:
 		s.Mode = policy.ModeQuarantined
 	case record.Parent == "" && record.ReadsAfter(state, end, now):
@@ -117,7 +120,7 @@ func (t *Table) Lapsed(p token.Presented, addr netip.Addr) (policy.Subject, bool
 		return policy.Subject{}, false
 	}
 	k, owner := e.record.Load(), e.owner.person.Load()
-	if k == nil || owner == nil || !k.Digest.Equal(p.Digest) || k.Kind != p.Kind || !authenticates(k.Kind) {
+	if k == nil || owner == nil || !k.Digest.Is(p.Digest, t.peppers) || k.Kind != p.Kind || !authenticates(k.Kind) {
 		return policy.Subject{}, false
 	}
 	if len(k.CIDRs) > 0 && !within(k.CIDRs, addr) {
@@ -128,9 +131,6 @@ func (t *Table) Lapsed(p token.Presented, addr netip.Addr) (policy.Subject, bool
 		Addr: addr, Mode: policy.ModeReplay,
 	}, true
 }
-
-// nobody has a digest that no secret has: SHA-256 of nothing we issue.
-var nobody token.Token
 
 func authenticates(k token.Kind) bool {
 	return k == token.Personal || k == token.Session || k == token.Service || k == token.Legacy
@@ -151,12 +151,12 @@ func within(list []netip.Prefix, addr netip.Addr) bool {
 func (t *Table) authenticateHandle(p token.Presented, addr netip.Addr, now time.Time) (policy.Subject, Ref, error) {
 	var s policy.Subject
 	e, known := t.handles.get(p.Public)
-	record := &noHandle
+	record := &t.noHandle
 	if known {
 		record = e.record.Load()
 	}
-	if !record.Digest.Equal(p.Digest) || record.Kind != p.Kind || record == &noHandle {
-		return s, Ref{}, ErrUnknown
+	if !record.Digest.Is(p.Digest, t.peppers) || record.Kind != p.Kind || record == &t.noHandle {
+		return s, Ref{}, t.unknown(record.Digest)
 	}
 	owner := e.owner.person.Load()
 	if owner == nil {
@@ -174,8 +174,6 @@ func (t *Table) authenticateHandle(p token.Presented, addr netip.Addr, now time.
 	s.Principal, s.Addr, s.Until, s.By = owner.Principal, addr, record.Until, token.ClockExpires
 	return s, Ref{owner: e.owner}, nil
 }
-
-var noHandle Handle
 
 // endsHandles reports whether the token that submitted a job was reported
 // leaked or compromised.

@@ -73,7 +73,7 @@ func TestReplayedUsesAreStored(t *testing.T) {
 func TestDisclosure(t *testing.T) {
 	tab, f, s, r := table(t)
 	guess := s.Presented()
-	guess.Digest[7] ^= 1
+	guess.Digest.Sum[7] ^= 1
 	other := s.Presented()
 	other.Kind = token.Session
 	for name, p := range map[string]token.Presented{

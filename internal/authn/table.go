@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"gradegate/internal/clock"
+	"gradegate/internal/keys"
 	"gradegate/internal/policy"
 	"gradegate/internal/principal"
 	"gradegate/internal/token"
@@ -26,6 +27,11 @@ type Table struct {
 	// database; zero means that this process is the only writer.
 	maxStaleness time.Duration
 	fresh        atomic.Int64 // microseconds: when the followed store last answered
+
+	peppers  *keys.Peppers
+	nobody   token.Token // what is looked at when nothing is known: no secret has its digest
+	noHandle Handle
+	outworn  outworn
 
 	tokens  shards[*entry]
 	handles shards[*handle]
@@ -228,7 +234,7 @@ func (t *Table) TokenOf(p token.Presented) (token.ID, bool) {
 		return "", false
 	}
 	k := e.record.Load()
-	if k == nil || !k.Digest.Equal(p.Digest) {
+	if k == nil || !k.Digest.Is(p.Digest, t.peppers) {
 		return "", false
 	}
 	return k.ID, true
@@ -241,7 +247,7 @@ func (t *Table) HandleJob(p token.Presented) (id string) {
 	if !ok {
 		return ""
 	}
-	if r := e.record.Load(); r != nil && r.Kind == p.Kind && r.Digest.Equal(p.Digest) {
+	if r := e.record.Load(); r != nil && r.Kind == p.Kind && r.Digest.Is(p.Digest, t.peppers) {
 		return r.Job
 	}
 	return ""

@@ -59,7 +59,7 @@ type Authority struct {
 
 // New makes an authority over its store and the table that follows it.
 func New(s Store, t Table, k *keys.Ring, now clock.Func) *Authority {
-	return &Authority{store: s, table: t, keys: k, now: now}
+	return &Authority{store: peppered{s, k.Peppers()}, table: t, keys: k, now: now}
 }
 
 // state is what a token is at now, given its owner, and its nearest clock.

@@ -53,6 +53,11 @@ func (a *Authority) ExchangeToken(ctx context.Context, s *policy.Subject, x Exch
 		return Issued{}, err
 	}
 	now := a.now()
+	return token.Draw(func() (Issued, error) { return a.child(ctx, s, x, scopes, name, now) })
+}
+
+// child is made of the token that asks.
+func (a *Authority) child(ctx context.Context, s *policy.Subject, x Exchange, scopes []string, name string, now time.Time) (Issued, error) {
 	end := now.Add(x.Lifetime)
 	if !s.Until.IsZero() && s.Until.Before(end) {
 		end = s.Until
@@ -63,7 +68,7 @@ func (a *Authority) ExchangeToken(ctx context.Context, s *policy.Subject, x Exch
 	e := a.event(s, audit.TokenIssue, now)
 	e.Target, e.Owner = string(made.Token.ID), string(s.Principal.ID)
 	e.Detail = map[string]string{"kind": made.Token.Kind.String(), "parent": string(s.Token), "scopes": strings.Join(scopes, " ")}
-	_, err = a.commit(ctx, s, Decision{Tokens: []TokenChange{{New: made.Token}}}, e)
+	_, err := a.commit(ctx, s, Decision{Tokens: []TokenChange{{New: made.Token}}}, e)
 	return made, err
 }
 

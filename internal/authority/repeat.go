@@ -45,7 +45,7 @@ func repeat(s *policy.Subject, idem Idem, what string, request any) repeatable {
 	from := []byte("local\n")
 	if !idem.Presented.IsZero() {
 		d := idem.Presented.Presented().Digest
-		from = d[:]
+		from = d.Sum[:]
 	}
 	key := ReplyKey(sha256.Sum256(append(from, idem.Key...)))
 	r.key = &key
@@ -78,7 +78,7 @@ func once[T any](ctx context.Context, a *Authority, r repeatable, again func(Rep
 		if known, err := a.recall(ctx, r); err != nil || known != nil {
 			return answer(known, err, again)
 		}
-		made, err := do()
+		made, err := token.Draw(do)
 		if err == nil || r.key == nil || fault.KindOf(err) != fault.Conflict {
 			return made, err
 		}

@@ -279,10 +279,15 @@ func pick(own []token.Token, idOrName string) (token.Token, error) {
 	return *found, nil
 }
 
-// better prefers what is not revoked, then the newest generation.
+// better prefers what is not revoked, then what was given a name over the session
+// of a machine of that name, then the newest generation.
 func better(t, than *token.Token) bool {
 	if (t.Standing == token.Revoked) != (than.Standing == token.Revoked) {
 		return t.Standing != token.Revoked
+	}
+	named := func(t *token.Token) bool { return t.Kind != token.Session && t.Kind != token.Refresh }
+	if named(t) != named(than) {
+		return named(t)
 	}
 	return t.IssuedAt.After(than.IssuedAt)
 }

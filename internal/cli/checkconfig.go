@@ -15,6 +15,7 @@ import (
 
 	"gradegate/internal/config"
 	"gradegate/internal/fault"
+	"gradegate/internal/keys"
 	"gradegate/internal/server"
 )
 
@@ -83,6 +84,9 @@ func tryConfig(c config.Config) []trial {
 		all = append(all, onOtherDisk(tryFolder("audit.second", c.Audit.Second), c.Path(c.Audit.Dir, "audit")))
 	}
 	all = append(all, tryKey(c.Path(c.KeyFile, "root.key")))
+	if c.PepperFile != "" {
+		all = append(all, tryPeppers(c.PepperFile))
+	}
 	if c.TLS.Cert != "" || c.TLS.Key != "" {
 		all = append(all, tryTLS(c))
 	}
@@ -189,6 +193,19 @@ func tryKey(path string) trial {
 		t.Status, t.Detail, t.fix = "bad", fmt.Sprintf("cannot be read: %v.", plainly(err)), asOwner(path)
 	} else {
 		_ = f.Close() // nothing was read
+	}
+	return t
+}
+
+func tryPeppers(path string) trial {
+	t := trial{Name: "pepper_file", Status: "ok", Path: path}
+	p, err := keys.LoadPeppers(path)
+	if f, ok := errors.AsType[*fault.Error](err); ok {
+		t.Status, t.Detail, t.fix = "bad", "cannot be used: "+f.Detail, f.Fix
+	} else if err != nil {
+		t.Status, t.Detail, t.fix = "bad", fmt.Sprintf("cannot be read: %v.", plainly(err)), "gradegate pepper add "+quoted(path)
+	} else {
+		t.Detail = fmt.Sprintf("is good; pepper %d is the newest.", p.Newest())
 	}
 	return t
 }

@@ -45,8 +45,9 @@ type Config struct {
 	TrustedProxies []string `yaml:"trusted_proxies" doc:"Networks whose forwarding header is believed; nobody by default."`
 	ProxyHeader    string   `yaml:"proxy_header" doc:"The one header that trusted proxies set."`
 
-	KeyFile string `yaml:"key_file" doc:"The root key; made at the first start. Empty: root.key in the data folder."`
-	Ledger  struct {
+	KeyFile    string `yaml:"key_file" doc:"The root key; made at the first start. Empty: root.key in the data folder."`
+	PepperFile string `yaml:"pepper_file" doc:"Peppers for the digests of secrets, made by gradegate pepper add. Empty: none."`
+	Ledger     struct {
 		Dir string `yaml:"dir" doc:"Folder of the ledger; put it on another disk. Empty: ledger in the data folder."`
 	} `yaml:"ledger"`
 	Database struct {

@@ -87,6 +87,7 @@ func (f files) giveData(id job.ID, c Competition) error {
 
 func (f files) writeRunToken(id job.ID, s token.Secret) error {
 	path := filepath.Join(f.jobDir(id), "run_token")
+	_ = os.Remove(path) // of an earlier draw
 	if err := os.WriteFile(path, []byte(s.Reveal()+"\n"), 0o400); err != nil {
 		return noSpace(err)
 	}

@@ -163,7 +163,7 @@ func (g *Grading) Submit(ctx context.Context, s *policy.Subject, u Upload, idem 
 	sub, err := g.receive(c, id, u, file, now)
 	var made Submitted
 	if err == nil {
-		made, err = g.admit(ctx, s, c, sub, id, u, idem, now)
+		made, err = token.Draw(func() (Submitted, error) { return g.admit(ctx, s, c, sub, id, u, idem, now) })
 	}
 	file.decided(!refused(err))
 	if refused(err) || made.Replayed {
@@ -196,7 +196,7 @@ func (g *Grading) admit(ctx context.Context, s *policy.Subject, c Competition, s
 		ID: id, Version: 1, Owner: s.Principal.ID, Competition: c.Name, Submission: sub.ID, Via: s.Token,
 		Person: s.Principal.Epochs.Person, SubmittedBy: audit.Clean(u.SubmittedBy, 100), Labels: u.Labels, Args: u.Args,
 		State: job.Queued, Resources: c.Resources, CreatedAt: now,
-		Handle: token.Handle{Public: h.Public, Digest: h.Digest}, Run: token.Handle{Public: r.Public, Digest: r.Digest},
+		Handle: h.Handle(g.Keys.Peppers()), Run: r.Handle(g.Keys.Peppers()),
 	}
 	sub.Owner = j.Owner
 	q := Reservation{
@@ -281,7 +281,7 @@ func submitKey(idem Idem) *[32]byte {
 		return nil
 	}
 	d := idem.Presented.Presented().Digest
-	key := sha256.Sum256(append(d[:], idem.Key...))
+	key := sha256.Sum256(append(d.Sum[:], idem.Key...))
 	return &key
 }
 

@@ -74,26 +74,36 @@ func Load(path, copyPath string) (*Ring, Origin, error) {
 }
 
 func read(path string) (root [Size]byte, err error) {
-	info, err := os.Stat(path)
+	data, err := readAlone(path, "root key")
 	if err != nil {
-		return root, fmt.Errorf("root key: %w", err)
+		return root, err
 	}
-	if info.Mode().Perm()&0o077 != 0 {
-		return root, fault.New(fault.Invalid, "key_exposed",
-			"The root key %s can be read by others (mode %04o).", path, info.Mode().Perm()).
-			WithFix("chmod 600 %s", path)
-	}
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return root, fmt.Errorf("root key: %w", err)
-	}
-	text, ok := strings.CutPrefix(strings.TrimSpace(string(data)), header)
+	text, ok := strings.CutPrefix(strings.TrimSpace(data), header)
 	raw, err := hex.DecodeString(text)
 	if !ok || err != nil || len(raw) != Size {
 		return root, fault.New(fault.Invalid, "key_damaged", "%s holds no root key.", path).
 			WithFix("Put the key file back from the copy beside the ledger or from a backup.")
 	}
 	return [Size]byte(raw), nil
+}
+
+// readAlone reads a file with key material, if nobody else can. what it is goes
+// into the errors.
+func readAlone(path, what string) (string, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", what, err)
+	}
+	if info.Mode().Perm()&0o077 != 0 {
+		return "", fault.New(fault.Invalid, "key_exposed",
+			"The %s %s can be read by others (mode %04o).", what, path, info.Mode().Perm()).
+			WithFix("chmod 600 %s", path)
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", what, err)
+	}
+	return string(data), nil
 }
 
 // write makes the file appear whole or not at all, readable by us alone.

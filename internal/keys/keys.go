@@ -36,6 +36,7 @@ type Ring struct {
 	rowMAC, digest, headMAC sync.Pool // of hash.Hash, keyed
 	sealing                 [32]byte
 	trail                   ed25519.PrivateKey
+	peppers                 *Peppers
 }
 
 // New derives the ring of a root key.
@@ -73,6 +74,12 @@ func sum(p *sync.Pool, data []byte) (out [32]byte) {
 
 // ID names the root key: eight hexadecimal digits that tell nothing about it.
 func (r *Ring) ID() string { return r.id }
+
+// Use takes over the peppers; call it before anything else has the ring.
+func (r *Ring) Use(p *Peppers) { r.peppers = p }
+
+// Peppers are what goes into the digests of secrets besides them; nil: nothing.
+func (r *Ring) Peppers() *Peppers { return r.peppers }
 
 // String is the ID.
 func (r *Ring) String() string { return "key " + r.id }

@@ -86,8 +86,19 @@ func (s *Server) keepUses(ctx context.Context) {
 			s.log.Warn("last uses are kept in memory and the trail for now", "error", err)
 		}
 		s.beat(ctx, &p)
+		s.rehash(ctx)
 		s.table.DropHandles(s.clock.Now())
 		s.watchClock(&p)
+	}
+}
+
+// rehash keeps the tokens that were used under the newest pepper.
+func (s *Server) rehash(ctx context.Context) {
+	for _, o := range s.table.TakeOutworn() {
+		if err := s.authority.Rehash(ctx, o, s.newID("req_")); err != nil && ctx.Err() == nil {
+			s.log.Warn("tokens stay under an older pepper for now", "error", err)
+			return
+		}
 	}
 }
 

@@ -80,7 +80,7 @@ func Run(ctx context.Context, cfg config.Config, stdout, stderr io.Writer) error
 
 // open opens the parts, each after what it needs.
 func (s *Server) open(ctx context.Context) error {
-	for _, step := range []func(context.Context) error{s.openKeys, s.openTokens, s.openTrail, s.openJobs, s.openUseCases, s.openAPI} {
+	for _, step := range []func(context.Context) error{s.openKeys, s.openTokens, s.openTrail, s.openJobs, s.checkPeppers, s.openUseCases, s.openAPI} {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -103,7 +103,22 @@ func (s *Server) openKeys(context.Context) error {
 	if s.keyOrigin == keys.FromCopy {
 		s.log.Warn("the root key's file was gone; it was made again from the copy beside the ledger")
 	}
+	if err != nil {
+		return err
+	}
+	peppers, err := keys.LoadPeppers(s.cfg.PepperFile)
+	s.keys.Use(peppers)
 	return err
+}
+
+// checkPeppers refuses to start without a pepper that living secrets need: all
+// of them would be told that they are not valid.
+func (s *Server) checkPeppers(context.Context) error {
+	for version, n := range s.table.WithoutPepper() {
+		return fault.New(fault.Invalid, "pepper_missing", "The pepper file does not have pepper %d, under which secrets are kept (%d of them).", version, n).
+			WithFix("Put the pepper file back (pepper_file). If pepper %d is lost for good, add the line \"%d lost\": those secrets never work again.", version, version)
+	}
+	return nil
 }
 
 func (s *Server) openTokens(ctx context.Context) error {
@@ -112,6 +127,7 @@ func (s *Server) openTokens(ctx context.Context) error {
 		staleness = time.Minute
 	}
 	s.table = authn.New(s.clock.Now, staleness, s.baseRules())
+	s.table.Use(s.keys.Peppers())
 	ledger := s.cfg.Path(s.cfg.Ledger.Dir, "ledger")
 	var err error
 	s.tokens, err = store.OpenTokens(ctx, store.TokensConfig{

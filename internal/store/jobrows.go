@@ -66,10 +66,10 @@ func jobToRow(x job.Job, changed time.Time) (*jobRow, error) {
 		Created: clock.Micros(x.CreatedAt), Ended: clock.Micros(x.EndedAt), Changed: clock.Micros(changed), Body: string(body),
 	}
 	if !x.Handle.IsZero() {
-		r.HandleID, r.HandleDigest = string(x.Handle.Public[:]), x.Handle.Digest[:]
+		r.HandleID, r.HandleDigest = string(x.Handle.Public[:]), x.Handle.Digest.Bytes()
 	}
 	if !x.Run.IsZero() {
-		r.RunID, r.RunDigest = string(x.Run.Public[:]), x.Run.Digest[:]
+		r.RunID, r.RunDigest = string(x.Run.Public[:]), x.Run.Digest.Bytes()
 	}
 	return r, nil
 }
@@ -93,7 +93,7 @@ func (r *jobRow) job() (job.Job, error) {
 
 func handleOf(public string, digest []byte) (h token.Handle) {
 	copy(h.Public[:], public)
-	copy(h.Digest[:], digest)
+	h.Digest = token.DigestOf(digest)
 	return h
 }
 

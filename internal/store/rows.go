@@ -106,7 +106,7 @@ func (r *tokenRow) fields() []any {
 
 func tokenToRow(t token.Token) *tokenRow {
 	r := &tokenRow{
-		ID: string(t.ID), Version: t.Version, Kind: t.Kind.String(), Digest: t.Digest[:], Name: t.Name, Owner: string(t.Owner),
+		ID: string(t.ID), Version: t.Version, Kind: t.Kind.String(), Digest: t.Digest.Bytes(), Name: t.Name, Owner: string(t.Owner),
 		EpochCredentials: t.Epochs.Credentials, EpochPerson: t.Epochs.Person,
 		Scopes: t.Scopes, Competitions: t.Competitions, Parent: string(t.Parent),
 		Standing: string(t.Standing), Reason: string(t.Reason), RevokedAt: clock.Micros(t.RevokedAt), Jobs: string(t.Jobs),
@@ -136,7 +136,7 @@ func (r *tokenRow) token() token.Token {
 		BornAt: clock.Micro(r.BornAt), MaxLifetime: micros(r.MaxLifetime), RotateAfter: micros(r.RotateAfter),
 		EnforceRotation: r.EnforceRotation != 0, Note: r.Note, RenewedAt: clock.Micro(r.RenewedAt),
 	}
-	copy(t.Digest[:], r.Digest)
+	t.Digest = token.DigestOf(r.Digest)
 	for _, text := range r.CIDRs {
 		p, err := netip.ParsePrefix(text)
 		if err != nil {

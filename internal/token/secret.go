@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"hash/crc32"
 	"log/slog"
+
+	"gradegate/internal/keys"
 )
 
 // A secret is "gg" + kind + "_" + 12 base62 public id + 43 base62 random (256
@@ -25,13 +27,60 @@ const (
 	Pattern = `\bgg(pat|ses|svc|job|run|ref|scm|brk|inv)_[0-9A-Za-z]{61}\b`
 )
 
-// Digest is SHA-256 over the whole secret. The public id inside it salts it.
-// It is what stores keep: the secret cannot be had from it.
-type Digest [sha256.Size]byte
+// Digest is what stores keep of a secret, which cannot be had from it: SHA-256
+// over the whole secret, whose public id salts it, or HMAC-SHA256 of that under
+// a pepper.
+type Digest struct {
+	Pepper uint8 // version of the pepper; 0: none
+	Sum    [sha256.Size]byte
+}
 
-// Equal compares in constant time.
-func (d Digest) Equal(other Digest) bool {
-	return subtle.ConstantTimeCompare(d[:], other[:]) == 1
+// Under is the digest under the newest pepper. One that is under a pepper
+// already stays as it is.
+func (d Digest) Under(p *keys.Peppers) Digest {
+	if d.Pepper != 0 || p.Newest() == 0 {
+		return d
+	}
+	d.Pepper = p.Newest()
+	d.Sum, _ = p.Sum(d.Pepper, d.Sum)
+	return d
+}
+
+// Is reports in constant time whether this is what is kept of the secret whose
+// bare digest was presented. Without its pepper nothing is.
+func (d Digest) Is(presented Digest, p *keys.Peppers) bool {
+	sum, known := p.Sum(d.Pepper, presented.Sum)
+	return subtle.ConstantTimeCompare(d.Sum[:], sum[:]) == 1 && known && presented.Pepper == 0
+}
+
+// Outworn is a token in use that is kept under an older pepper, or none, and its
+// digest under the newest.
+type Outworn struct {
+	Token   ID
+	Was, Is Digest
+}
+
+// Bytes is the form in which a digest is stored: 32 bytes, and one more for the
+// version of the pepper if there is one.
+func (d Digest) Bytes() []byte {
+	out := append(make([]byte, 0, len(d.Sum)+1), d.Sum[:]...)
+	if d.Pepper != 0 {
+		out = append(out, d.Pepper)
+	}
+	return out
+}
+
+// DigestOf is the inverse of Bytes. Of anything else it makes a digest that no
+// secret has.
+func DigestOf(stored []byte) (d Digest) {
+	switch n := len(d.Sum); len(stored) {
+	case n + 1:
+		d.Pepper = stored[n]
+		fallthrough
+	case n:
+		copy(d.Sum[:], stored)
+	}
+	return d
 }
 
 // PublicID is the part of a secret that may be logged; "tok_" and this is the
@@ -46,7 +95,7 @@ func (p PublicID) ID() ID { return ID("tok_" + string(p[:])) }
 type Presented struct {
 	Kind   Kind
 	Public PublicID
-	Digest Digest
+	Digest Digest // bare
 }
 
 // Secret is the string that is shown once at issue. It cannot print itself:
@@ -156,7 +205,7 @@ func Parse[T string | []byte](secret T) (Presented, error) {
 		return Presented{}, WrongChecksum
 	}
 	copy(p.Public[:], b[prefixLen:])
-	p.Digest = sha256.Sum256(b[:])
+	p.Digest.Sum = sha256.Sum256(b[:])
 	return p, nil
 }
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"gradegate/internal/fault"
+	"gradegate/internal/keys"
 	"gradegate/internal/principal"
 )
 
@@ -166,6 +167,11 @@ type Use struct {
 type Handle struct {
 	Public PublicID
 	Digest Digest
+}
+
+// Handle is what a job keeps of a secret.
+func (p Presented) Handle(peppers *keys.Peppers) Handle {
+	return Handle{Public: p.Public, Digest: p.Digest.Under(peppers)}
 }
 
 // IsZero reports whether there is no such secret.

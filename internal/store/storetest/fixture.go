@@ -35,7 +35,7 @@ func Token(owner principal.Principal, name string) token.Token {
 	n := counter.Add(1)
 	id := fmt.Sprintf("%012d", n)
 	return token.Token{
-		ID: token.ID("tok_" + id), Version: 1, Kind: token.Personal, Digest: sha256.Sum256([]byte(id)), Name: name,
+		ID: token.ID("tok_" + id), Version: 1, Kind: token.Personal, Digest: token.Digest{Sum: sha256.Sum256([]byte(id))}, Name: name,
 		Owner: owner.ID, Epochs: owner.Epochs, Scopes: []string{"jobs:read", "jobs:submit"}, Competitions: []string{"mnist"},
 		CIDRs:    []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("2001:db8::/32")},
 		Standing: token.Standard, Family: token.Family("fam_" + id), Generation: 1, IssuedAt: T0, IssuedBy: string(owner.ID),

@@ -90,7 +90,7 @@ func Job(owner principal.ID, competition string) (job.Job, grading.Submission) {
 
 func secret(kind string, n int64) (h token.Handle) {
 	copy(h.Public[:], fmt.Sprintf("%s%011d", kind, n))
-	h.Digest = sha256.Sum256(h.Public[:])
+	h.Digest.Sum = sha256.Sum256(h.Public[:])
 	return h
 }
 

@@ -118,7 +118,7 @@ func wholeRecords(t *testing.T, open TokensPlace) {
 	allSet(t, k)
 	allSet(t, ann)
 	k.RevokedAt = T0.Add(time.Microsecond)
-	bare := token.Token{ID: "tok_bare", Version: 1, Kind: token.Invite, Owner: ann.ID, Standing: token.Standard, Digest: token.Digest{1}}
+	bare := token.Token{ID: "tok_bare", Version: 1, Kind: token.Invite, Owner: ann.ID, Standing: token.Standard, Digest: token.Digest{Sum: [32]byte{1}}}
 	commit(t, s, Add(&ann, k, bare), audit.TokenIssue)
 	for range 2 {
 		got, err := s.Token(t.Context(), k.ID)
