@@ -21,6 +21,7 @@ type Action string
 // The actions that change something.
 const (
 	TokenIssue       Action = "token.issue"
+	TokenImport      Action = "token.import"
 	TokenRotate      Action = "token.rotate"
 	TokenRevoke      Action = "token.revoke"
 	TokenSuspend     Action = "token.suspend"
@@ -54,7 +55,7 @@ const (
 
 // Actions are all that a line can say, those of the other list included.
 var Actions = []Action{
-	TokenIssue, TokenRotate, TokenRevoke, TokenSuspend, TokenResume, TokenLeak, TokenReuse, TokenUnprove, TokenRenew, TokenNarrow, TokenRehash, PolicySet,
+	TokenIssue, TokenImport, TokenRotate, TokenRevoke, TokenSuspend, TokenResume, TokenLeak, TokenReuse, TokenUnprove, TokenRenew, TokenNarrow, TokenRehash, PolicySet,
 	InviteIssue, InviteRedeem,
 	UserCreate, UserUpdate, UserEnrol, UserReenrol, UserSuspend, UserResume, UserOffboard, UserRevokeAll,
 	CompetitionApply, JobSubmit, JobCancel, JobState,

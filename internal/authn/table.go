@@ -32,6 +32,7 @@ type Table struct {
 	nobody   token.Token // what is looked at when nothing is known: no secret has its digest
 	noHandle Handle
 	outworn  outworn
+	foreign  foreign
 
 	tokens  shards[*entry]
 	handles shards[*handle]
@@ -84,6 +85,9 @@ func (t *Table) Apply(c Change) {
 	for i := range c.Tokens {
 		k := c.Tokens[i]
 		e := t.tokens.getOrMake(publicOf(k.ID), func() *entry { return &entry{owner: t.owner(k.Owner)} })
+		if k.Kind == token.Legacy {
+			defer t.foreign.apply(&k)
+		}
 		for {
 			known := e.record.Load()
 			if known != nil && known.Version >= k.Version || e.record.CompareAndSwap(known, &k) {

@@ -23,6 +23,10 @@ import (
 // Table is what the authority needs of the table in memory.
 type Table interface {
 	LastUse(token.ID) token.Use
+	// Read reduces a secret that was presented, of ours or imported.
+	Read(text string) (token.Presented, error)
+	// Imported finds the imported token whose secret has this bare digest.
+	Imported(token.Digest) (token.PublicID, bool)
 	// TokenOf finds the token of a secret, whatever its state.
 	TokenOf(token.Presented) (token.ID, bool)
 	// SeenToken and SeenPrincipal hand over records that were read from the store.

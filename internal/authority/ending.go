@@ -166,7 +166,7 @@ func (a *Authority) ReportLeak(ctx context.Context, s *policy.Subject, secrets [
 			WithFix("Split the list.")
 	}
 	for _, text := range secrets {
-		p, err := token.Parse(text)
+		p, err := a.table.Read(text)
 		if err != nil {
 			continue
 		}

@@ -55,7 +55,7 @@ func (a *Authority) rotateOnce(ctx context.Context, s *policy.Subject, r Rotate,
 	if r.Grace != nil {
 		grace = *r.Grace
 	}
-	secret := token.NewSecret(old.Kind)
+	secret := token.NewSecret(old.NextKind())
 	h := a.table.Holder(s.Principal)
 	how := token.Rotation{Grace: grace, Compromised: r.Compromised}
 	if !s.SignedIn.IsZero() && now.Sub(s.SignedIn) <= freshSignIn {
@@ -66,6 +66,11 @@ func (a *Authority) rotateOnce(ctx context.Context, s *policy.Subject, r Rotate,
 		return Issued{}, err
 	}
 	successor.IssuedBy = s.Actor()
+	if old.Kind == token.Legacy { // it joins the personal ones, of which there are only so many
+		rules := a.demands(&s.Principal, now)
+		d.MaxPersonal, d.Counts = rules.MaxPersonal.Value, func(t *token.Token) bool { return a.counts(t, &s.Principal, now) }
+		successor = adopted(successor, rules)
+	}
 	made := Issued{Secret: secret, Token: successor, Predecessor: &before}
 	// The predecessor's row first: it carries the version that decides a race.
 	d.Tokens = append([]TokenChange{{Old: &old, New: before}}, append(d.Tokens, TokenChange{New: successor})...)

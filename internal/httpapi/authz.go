@@ -110,7 +110,7 @@ func (a *API) admitVisit(v *visit, r *http.Request) (s policy.Subject, ref authn
 	if err != nil {
 		return s, ref, err
 	}
-	p, err := token.Parse(text)
+	p, err := a.Table.Read(text)
 	if err != nil {
 		return s, ref, malformed(err, len(text))
 	}

@@ -16,7 +16,6 @@ import (
 	"gradegate/internal/job"
 	"gradegate/internal/policy"
 	"gradegate/internal/principal"
-	"gradegate/internal/token"
 )
 
 type jobsIn struct {
@@ -196,7 +195,7 @@ func (a *API) stillValid(c *call, r *http.Request) bool {
 	if err != nil {
 		return false
 	}
-	p, err := token.Parse(text)
+	p, err := a.Table.Read(text)
 	if err != nil {
 		return false
 	}

@@ -258,7 +258,7 @@ func (a *API) oauthIntrospect(c *call, form url.Values) (any, error) {
 		return nil, fault.New(fault.Invalid, "token_missing_in_form", "The token is missing.").WithFix("Send it as token.")
 	}
 	own := false
-	if p, err := token.Parse(text); err == nil {
+	if p, err := a.Table.Read(text); err == nil {
 		own = p.Public.ID() == c.subject.Token
 	}
 	if err := policy.Decide(&c.subject, policy.TokenVerify, policy.Resource{}); err != nil && !own {

@@ -79,6 +79,7 @@ func table() []route {
 
 		{get, "/v1/tokens", "listTokens", Reading, 0, nil, "List one's own tokens", handle((*API).listTokens)},
 		{post, "/v1/tokens", "createToken", Changing, changes | creates | created, &policy.TokenCreate, "Create a personal token", handle((*API).createToken)},
+		{post, "/v1/tokens/import", "importTokens", Changing, changes | admins | bulky, &policy.TokenImport, "Take over tokens of an earlier system (on the server's machine)", handle((*API).importTokens)},
 		{post, "/v1/tokens/revoke-all", "revokeAllTokens", Changing, changes | tightens, &policy.TokenRevoke, "End all of one's own tokens", handle((*API).revokeAllTokens)},
 		{get, "/v1/tokens/{id}", "getToken", Reading, 0, nil, "Show a token by id, name or \"self\"", handle((*API).getToken)},
 		{put, "/v1/tokens/by-name/{id}", "ensureToken", Changing, changes | creates, &policy.TokenCreate, "Give one's token of a name, and make it if there is none", handle((*API).ensureToken)},

@@ -14,7 +14,6 @@ import (
 	"gradegate/internal/fault"
 	"gradegate/internal/policy"
 	"gradegate/internal/principal"
-	"gradegate/internal/token"
 )
 
 type verifyIn struct{ Body api.Verify }
@@ -85,7 +84,7 @@ func (a *API) decide(ctx context.Context, s *policy.Subject, text string, addr n
 
 // judge is a secret's whole way: form, holder, right.
 func (a *API) judge(text string, addr netip.Addr, action policy.Action, r policy.Resource) (policy.Subject, authn.Ref, error) {
-	p, err := token.Parse(text)
+	p, err := a.Table.Read(text)
 	if err != nil {
 		return policy.Subject{}, authn.Ref{}, malformed(err, len(text))
 	}

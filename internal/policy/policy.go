@@ -120,6 +120,7 @@ var (
 	TokenRenew     = Action{Name: "token.renew", Scope: ScopeTokens, Own: true}
 	TokenVerify    = Action{Name: "token.verify", Scope: ScopeVerify, Own: true, Role: principal.Admin}
 	UserManage     = Action{Name: "user.manage", Scope: ScopeAdmin, Role: principal.Admin}
+	TokenImport    = Action{Name: "token.import", Scope: ScopeAdmin, Role: principal.Admin}
 	UserRead       = Action{Name: "user.read", Scope: ScopeAdmin, Role: principal.Admin, Reads: true}
 	PolicyRead     = Action{Name: "policy.read", Scope: ScopeAdmin, Role: principal.Admin, Reads: true}
 	PolicyManage   = Action{Name: "policy.manage", Scope: ScopeAdmin, Role: principal.Admin}

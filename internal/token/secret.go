@@ -222,6 +222,9 @@ func ReadSecret(text string) (Secret, error) {
 	return Secret{text: text}, nil
 }
 
+// Shown is a secret that was presented and read already, of ours or imported.
+func Shown(text string) Secret { return Secret{text: text} }
+
 // Reveal is the secret itself. Call it only to write the one answer that
 // hands it over, or to derive a key from it.
 func (s Secret) Reveal() string { return s.text }
@@ -229,9 +232,13 @@ func (s Secret) Reveal() string { return s.text }
 // IsZero reports whether there is no secret.
 func (s Secret) IsZero() bool { return s.text == "" }
 
-// Presented is the secret as a request would show it.
+// Presented is the secret as a request would show it. An imported one says
+// nothing of its record.
 func (s Secret) Presented() Presented {
-	p, _ := Parse(s.text) // a Secret is well-formed by construction, or zero
+	p, err := Parse(s.text)
+	if err != nil {
+		p, _ = Foreign(s.text) // a Secret is one or the other, or zero
+	}
 	return p
 }
 
@@ -240,7 +247,7 @@ func (s Secret) Hint() string {
 	if s.text == "" {
 		return "(none)"
 	}
-	return s.text[:prefixLen+4] + "…"
+	return s.text[:min(prefixLen+4, len(s.text)/4)] + "…"
 }
 
 // String is the hint.

@@ -127,6 +127,15 @@ type Rotation struct {
 	NewFamily Family
 }
 
+// NextKind is the kind of a token's successor: an imported one is followed by a
+// personal one.
+func (t Token) NextKind() Kind {
+	if t.Kind == Legacy {
+		return Personal
+	}
+	return t.Kind
+}
+
 // Rotate returns the predecessor and its successor. The successor keeps name,
 // owner, scopes, addresses and family; only secret, birth and generation are
 // new. The predecessor's end is never moved back: a grace period beyond it is cut.

@@ -140,6 +140,13 @@ func runExample(t *testing.T, line string) {
 			line = strings.ReplaceAll(line, f, p)
 		}
 	}
+	for f, write := range map[string]func(*testing.T, string){"tokens.csv": writeOldCSV, "old.db": writeOldDB, "./pepper": func(*testing.T, string) {}} {
+		if strings.Contains(line, " "+f) {
+			p := filepath.Join(w.dir, filepath.Base(f))
+			write(t, p)
+			line = strings.Replace(line, " "+f, " "+p, 1)
+		}
+	}
 	args := strings.Fields(line)[1:]
 	if out, errs, exit := w.cli(who, args...); exit != 0 {
 		t.Errorf("%s: exit %d\n%s%s", line, exit, out, errs)
