@@ -348,24 +348,27 @@ type Problem struct {
 
 // AuditEvent is one line of the trail.
 type AuditEvent struct {
-	ID      string            `json:"id"`
-	At      time.Time         `json:"at"`
-	Stream  string            `json:"stream"` // use or act
-	Action  string            `json:"action"`
-	Outcome string            `json:"outcome"`
-	Actor   string            `json:"actor,omitempty"`
-	Token   string            `json:"token,omitempty"`
-	Kind    string            `json:"kind,omitempty"`
-	Target  string            `json:"target,omitempty"`
-	Owner   string            `json:"owner,omitempty"`
-	Reason  string            `json:"reason,omitempty"`
-	Mode    string            `json:"mode,omitempty"`
-	Addr    string            `json:"addr,omitempty"`
-	Agent   string            `json:"agent,omitempty"`
-	Route   string            `json:"route,omitempty"`
-	Request string            `json:"request,omitempty"`
-	Status  int               `json:"status,omitempty"`
-	Count   int64             `json:"count,omitempty"`
-	Seq     int64             `json:"seq,omitempty"`
-	Detail  map[string]string `json:"detail,omitempty"`
+	ID      string    `json:"id"`
+	At      time.Time `json:"at"`
+	Stream  string    `json:"stream"` // use or act
+	Action  string    `json:"action"`
+	Outcome string    `json:"outcome"`
+	Actor   string    `json:"actor,omitempty"`
+	Token   string    `json:"token,omitempty"`
+	Kind    string    `json:"kind,omitempty"`
+	Target  string    `json:"target,omitempty"`
+	Owner   string    `json:"owner,omitempty"`
+	Reason  string    `json:"reason,omitempty"`
+	Mode    string    `json:"mode,omitempty"`
+	Addr    string    `json:"addr,omitempty"`
+	Agent   string    `json:"agent,omitempty"`
+	Route   string    `json:"route,omitempty"`
+	Request string    `json:"request,omitempty"`
+	Status  int       `json:"status,omitempty"`
+	// What a proxy asked for, and the competition that the request is about.
+	Scope       string            `json:"scope,omitempty"`
+	Competition string            `json:"competition,omitempty"`
+	Count       int64             `json:"count,omitempty"`
+	Seq         int64             `json:"seq,omitempty"`
+	Detail      map[string]string `json:"detail,omitempty"`
 }

@@ -30,6 +30,8 @@ func (e *Event) Append(dst []byte) []byte {
 	dst = appendMember(dst, "route", cleaned(e.Route))
 	dst = appendMember(dst, "request", e.Request)
 	dst = appendNumber(dst, "status", int64(e.Status))
+	dst = appendMember(dst, "scope", e.Scope)
+	dst = appendMember(dst, "competition", e.Competition)
 	dst = appendNumber(dst, "count", e.Count)
 	dst = appendNumber(dst, "seq", e.Seq)
 	if len(e.Detail) > 0 {

@@ -113,8 +113,11 @@ type Event struct {
 	Route   string `json:"route,omitempty"`
 	Request string `json:"request,omitempty"`
 	Status  int    `json:"status,omitempty"`
-	Count   int64  `json:"count,omitempty"`
-	Seq     int64  `json:"seq,omitempty"` // of the store's batch, in effect lines
+	// Scope is what a proxy asked for, and Competition what the request is about.
+	Scope       string `json:"scope,omitempty"`
+	Competition string `json:"competition,omitempty"`
+	Count       int64  `json:"count,omitempty"`
+	Seq         int64  `json:"seq,omitempty"` // of the store's batch, in effect lines
 	// Detail holds further facts by name, in sorted order.
 	Detail map[string]string `json:"detail,omitempty"`
 }

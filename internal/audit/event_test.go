@@ -30,7 +30,7 @@ func FuzzEncode(f *testing.F) {
 		}
 		e := Event{
 			ID: id, At: time.UnixMicro(us), Action: TokenIssue, Outcome: Done, Actor: actor, Agent: agent,
-			Reason: reason, Count: count, Detail: map[string]string{key: value, "z": "1", "a": agent},
+			Reason: reason, Count: count, Scope: key, Competition: value, Detail: map[string]string{key: value, "z": "1", "a": agent},
 		}
 		line := e.Encode()
 		if want := reference(e); string(line) != want {

@@ -88,20 +88,21 @@ func (t *Table) Authenticate(p token.Presented, addr netip.Addr) (policy.Subject
 		s.Mode, s.Ended, ref.entry = policy.ModeExpiredRead, end.At, nil
 		end.At = end.At.Add(token.ReadAfter)
 	default:
+		s.Until, s.By, s.Level = end.At, end.Clock, end.Level // for whoever asks why
 		return s, Ref{}, byState[state]
 	}
 	if !authenticates(record.Kind) {
 		return s, Ref{}, ErrUnknown // an invite or a refresh token is not for requests
 	}
-	if len(record.CIDRs) > 0 && !within(record.CIDRs, addr) {
+	if len(record.CIDRs) > 0 && !policy.Within(record.CIDRs, addr) {
+		s.Outside = token.OwnLevel
 		return s, Ref{}, ErrAddress
 	}
 	if len(owner.networks) > 0 {
-		outside, refused := owner.from(addr, now)
-		if refused {
+		level, refused := policy.Outside(owner.networks, addr, now)
+		if s.Outside = level; refused {
 			return s, Ref{}, ErrAddress
 		}
-		s.Outside = outside
 	}
 	s.Principal = owner.Principal
 	s.Scopes, s.Competitions, s.CIDRs, s.Addr = rights.scopes, rights.competitions, record.CIDRs, addr
@@ -123,7 +124,7 @@ func (t *Table) Lapsed(p token.Presented, addr netip.Addr) (policy.Subject, bool
 	if k == nil || owner == nil || !k.Digest.Is(p.Digest, t.peppers) || k.Kind != p.Kind || !authenticates(k.Kind) {
 		return policy.Subject{}, false
 	}
-	if len(k.CIDRs) > 0 && !within(k.CIDRs, addr) {
+	if len(k.CIDRs) > 0 && !policy.Within(k.CIDRs, addr) {
 		return policy.Subject{}, false
 	}
 	return policy.Subject{
@@ -132,20 +133,30 @@ func (t *Table) Lapsed(p token.Presented, addr netip.Addr) (policy.Subject, bool
 	}, true
 }
 
-func authenticates(k token.Kind) bool {
-	return k == token.Personal || k == token.Session || k == token.Service || k == token.Legacy
+// Presenter is the subject of a secret that is the right one, whatever became of
+// it and wherever it is presented, in ModeEnded: for who asks why he was refused,
+// and for nothing else. Of its owner it has the id alone, and so no right.
+func (t *Table) Presenter(p token.Presented) (policy.Subject, bool) {
+	s := policy.Subject{Kind: p.Kind, Mode: policy.ModeEnded}
+	if p.Kind == token.JobKind || p.Kind == token.Run {
+		if s.Job = t.HandleJob(p); s.Job == "" {
+			return policy.Subject{}, false
+		}
+		e, _ := t.handles.get(p.Public)
+		s.Principal.ID = e.record.Load().Owner
+		return s, true
+	}
+	id, known := t.TokenOf(p)
+	if !known || !authenticates(p.Kind) {
+		return policy.Subject{}, false
+	}
+	k, _ := t.Token(id)
+	s.Token, s.Principal.ID = id, k.Owner
+	return s, true
 }
 
-// within reports whether addr lies in one of the prefixes; both are unmapped
-// and without zone, so that one address has one form.
-func within(list []netip.Prefix, addr netip.Addr) bool {
-	addr = addr.Unmap().WithZone("")
-	for _, p := range list {
-		if p.Contains(addr) {
-			return true
-		}
-	}
-	return false
+func authenticates(k token.Kind) bool {
+	return k == token.Personal || k == token.Session || k == token.Service || k == token.Legacy
 }
 
 func (t *Table) authenticateHandle(p token.Presented, addr netip.Addr, now time.Time) (policy.Subject, Ref, error) {

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"gradegate/internal/policy"
 	"gradegate/internal/principal"
 	"gradegate/internal/token"
 )
@@ -79,7 +80,7 @@ func (t *Table) under(k *token.Token, h *token.Holder, addr *netip.Addr, end tok
 			return l, end
 		}
 		state, its := p.Judge(h, t.history(e, p), now)
-		if state != token.StateActive || addr != nil && len(p.CIDRs) > 0 && !within(p.CIDRs, *addr) {
+		if state != token.StateActive || addr != nil && len(p.CIDRs) > 0 && !policy.Within(p.CIDRs, *addr) {
 			return l, end
 		}
 		l.scopes = common(l.scopes, p.Scopes)

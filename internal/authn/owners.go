@@ -2,11 +2,9 @@ package authn
 
 import (
 	"maps"
-	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"gradegate/internal/clock"
 	"gradegate/internal/policy"
@@ -165,18 +163,6 @@ func (t *Table) history(e *entry, k *token.Token) token.History {
 // mostGenerations bounds the walk along the successors of one token, all of
 // which were made within one grace period.
 const mostGenerations = 100
-
-// from judges where a token is used from, at now: outside is the level whose
-// networks it is not in; refused says whether that matters.
-func (p *person) from(addr netip.Addr, now time.Time) (outside string, refused bool) {
-	for i := range p.networks {
-		r := &p.networks[i]
-		if r.InForce(now) && !within(r.Networks, addr) {
-			outside, refused = r.Level, refused || !r.Observe
-		}
-	}
-	return outside, refused
-}
 
 // SeenToken takes over a record that was read from the store, if it is newer.
 func (t *Table) SeenToken(k token.Token) { t.Apply(Change{Tokens: []token.Token{k}}) }

@@ -10,6 +10,7 @@ package authority
 import (
 	"context"
 	"crypto/rand"
+	"strings"
 	"time"
 
 	"gradegate/internal/audit"
@@ -101,22 +102,43 @@ type Issued struct {
 // random bits, all in a base-32 alphabet whose order is that of its bytes.
 func newID(prefix string, now time.Time) string { return prefix + SortableID(now) }
 
+const sortable = "0123456789abcdefghjkmnpqrstvwxyz"
+
 // SortableID is the part of an id behind its prefix: 26 characters that sort
 // by time and cannot be guessed.
 func SortableID(now time.Time) string {
-	const alphabet = "0123456789abcdefghjkmnpqrstvwxyz"
 	var out [26]byte
 	us := uint64(now.UnixMicro())
 	for i := 10; i >= 0; i-- {
-		out[i] = alphabet[us&31]
+		out[i] = sortable[us&31]
 		us >>= 5
 	}
 	var random [15]byte
 	_, _ = rand.Read(random[:]) // never fails: the runtime stops the process instead
 	for i, b := range random {
-		out[11+i] = alphabet[b&31]
+		out[11+i] = sortable[b&31]
 	}
 	return string(out[:])
+}
+
+// TimeOf is the instant in an id that SortableID made, whatever stands before it;
+// false of anything else.
+func TimeOf(id string) (time.Time, bool) {
+	_, id, _ = strings.Cut(id, "_")
+	if len(id) != 26 {
+		return time.Time{}, false
+	}
+	var us uint64
+	for i := range len(id) {
+		n := strings.IndexByte(sortable, id[i])
+		if n < 0 {
+			return time.Time{}, false
+		}
+		if i < 11 {
+			us = us<<5 | uint64(n)
+		}
+	}
+	return time.UnixMicro(int64(us)).UTC(), us < 1<<52
 }
 
 // commit makes a decision on behalf of a subject, if the subject may still act

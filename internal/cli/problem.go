@@ -185,10 +185,20 @@ func (a *app) tell(p api.Problem) {
 	}
 	if p.RequestID != "" {
 		fmt.Fprintln(a.stderr, "request: "+clean(p.RequestID))
+		if hasMore(p) {
+			fmt.Fprintln(a.stderr, "why: gradegate explain "+clean(p.RequestID))
+		}
 	}
 	if from := words(p.More["credential"]); from != "" {
 		fmt.Fprintln(a.stderr, "credential: "+clean(from))
 	}
+}
+
+// hasMore reports whether there is more to be told of a refusal: one that was
+// decided about a token, and not a slip in what was sent.
+func hasMore(p api.Problem) bool {
+	about := p.Status == 401 || p.Status == 403 || p.Status == 429 && !strings.HasPrefix(p.Code, "quota_")
+	return about && strings.HasPrefix(p.RequestID, "req_") && p.Code != "token_missing" && p.Code != "token_unknown"
 }
 
 // words writes a member of a refusal: a word, or a list of them.

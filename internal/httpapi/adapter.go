@@ -3,6 +3,7 @@ package httpapi
 import (
 	"context"
 	"net/http"
+	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -23,6 +24,9 @@ func handle[I, O any](use func(*API, context.Context, *policy.Subject, *I) (O, e
 			c := callOf(ctx)
 			if p, ok := any(in).(presenter); ok {
 				p.present(c.presented)
+			}
+			if p, ok := any(in).(contested); ok {
+				c.about = contestOf(p.contest())
 			}
 			if err := c.begin(ctx); err != nil {
 				return nil, c.refuse(err)
@@ -62,6 +66,9 @@ func (a *API) HandleFunc(pattern string, h func(http.ResponseWriter, *http.Reque
 	a.mux.HandleFunc(pattern, func(_ http.ResponseWriter, req *http.Request) {
 		c := callOf(req.Context())
 		c.route, c.aim = r, aimed(req.PathValue("id"))
+		if strings.HasPrefix(r.path, "/v1/competitions/") {
+			c.about = contestOf(req.PathValue("id"))
+		}
 		if err := c.admit(req); err != nil {
 			c.fail(err)
 			return

@@ -74,6 +74,7 @@ type visit struct {
 	tried    bool
 	method   string // what the proxy was asked for
 	uri      string
+	need     requirement
 }
 
 func (a *API) authz(w http.ResponseWriter, r *http.Request, k contract) {
@@ -120,13 +121,13 @@ func (a *API) admitVisit(v *visit, r *http.Request) (s policy.Subject, ref authn
 	if d, by := a.Limits.take(Verifying, &s, v.now); !d.Allowed { // before policy: what is refused counts as well
 		return s, ref, limited(Verifying, by, d)
 	}
-	need := anyUse
+	v.need = anyUse
 	if r.URL.RawQuery != "" {
-		if need, err = a.needed.of(r.URL.RawQuery); err != nil {
+		if v.need, err = a.needed.of(r.URL.RawQuery); err != nil {
 			return s, ref, err
 		}
 	}
-	return s, ref, policy.Decide(&s, need.action, policy.Resource{Competition: need.competition})
+	return s, ref, policy.Decide(&s, v.need.action, policy.Resource{Competition: v.need.competition})
 }
 
 // asked reads what the proxy was asked for, once per field and contract, and
@@ -157,7 +158,7 @@ func (v *visit) line(s *policy.Subject, h http.Header) audit.Event {
 	return audit.Event{
 		ID: "evt" + v.id[len("req"):], At: v.now, Action: audit.Request, Outcome: audit.Allow, Status: http.StatusOK,
 		Actor: string(s.Principal.ID), Token: string(s.Token), Kind: s.Kind.String(), Mode: s.Mode, Target: s.Job,
-		Addr: v.peer.text(v.addr), Agent: v.agent, Request: v.id, Detail: detail,
+		Addr: v.peer.text(v.addr), Agent: v.agent, Request: v.id, Detail: detail, Scope: v.need.action.Scope, Competition: contestOf(v.need.competition),
 		Route: v.contract.path() + " " + v.method + " " + scrub(uri),
 	}
 }
@@ -190,7 +191,8 @@ func (a *API) deny(w http.ResponseWriter, r *http.Request, v visit, s policy.Sub
 		c.proven = true
 		f := fault.Of(err)
 		e := c.event(audit.Request, audit.Deny)
-		e.Reason, e.Status = f.Code, statusOf(f)
+		c.refusedFor(&e, f)
+		e.Status = statusOf(f)
 		if bad := c.record(e, false); bad != nil {
 			err = bad
 		}
@@ -208,6 +210,7 @@ func (a *API) callOfVisit(w http.ResponseWriter, r *http.Request, v visit) *call
 	return &call{
 		ResponseWriter: w, api: a, route: a.routes[v.contract.path()], ctx: r.Context(),
 		id: v.id, now: v.now, peer: v.peer, addr: v.addr, agent: v.agent, extra: theirs(r.Header), mute: true,
+		header: r.Header, about: contestOf(v.need.competition), needs: v.need.action.Scope,
 	}
 }
 

@@ -26,14 +26,17 @@ type call struct {
 	route *route
 	ctx   context.Context // of the request, for lines written with the answer
 
-	id    string
-	now   time.Time
-	peer  *peer
-	addr  netip.Addr
-	agent string
-	extra map[string]string // further facts for the line
-	aim   string            // id of the thing that the path names
-	base  string            // the address by which the request came
+	id     string
+	now    time.Time
+	peer   *peer
+	addr   netip.Addr
+	agent  string
+	extra  map[string]string // further facts for the line
+	aim    string            // id of the thing that the path names
+	about  string            // competition that it is about
+	needs  string            // scope that a proxy asks for
+	header http.Header       // of the request
+	base   string            // the address by which the request came
 
 	subject   policy.Subject
 	ref       authn.Ref
@@ -121,7 +124,7 @@ func (c *call) decided(status int) error {
 		e := c.event(audit.Request, outcome(allowed))
 		e.Status = status
 		if c.refused != nil {
-			e.Reason = c.refused.Code
+			c.refusedFor(&e, c.refused)
 		}
 		if err := c.record(e, allowed); err != nil {
 			c.mute = true
@@ -177,7 +180,7 @@ func (c *call) event(a audit.Action, o audit.Outcome) audit.Event {
 	e := audit.Event{
 		ID: "evt_" + authority.SortableID(c.now), At: c.now, Action: a, Outcome: o,
 		Addr: c.peer.text(c.addr), Agent: c.agent, Route: c.route.pattern(), Request: c.id, Detail: c.extra,
-		Token: string(c.subject.Token), Mode: c.subject.Mode, Target: c.aim,
+		Token: string(c.subject.Token), Mode: c.subject.Mode, Target: c.aim, Competition: c.about, Scope: c.needs,
 	}
 	if e.Target == "" {
 		e.Target = c.subject.Job

@@ -25,6 +25,8 @@ type (
 	}
 )
 
+func (q *quotaIn) contest() string { return q.Competition }
+
 func (a *API) listCompetitions(ctx context.Context, s *policy.Subject, _ *Paging) (api.Page[api.Competition], error) {
 	page := api.Page[api.Competition]{Items: []api.Competition{}}
 	list, err := a.Grading.Competitions(ctx, s)

@@ -88,7 +88,7 @@ func (c *call) authenticateText(text string, h http.Header) error {
 	if err == nil && c.subject.Mode == policy.ModeExpiredRead && !c.route.has(late) {
 		err, c.subject.Mode = policy.Expired(&c.subject), ""
 	}
-	if err != nil && !c.asksAgain(h, p, text) {
+	if err != nil && !c.asksAgain(h, p, text) && !c.asksWhy(p, err) {
 		return c.turnedAway(c.reused(err))
 	}
 	c.proven = true
@@ -173,7 +173,8 @@ func (c *call) turnedAway(err error) error {
 		}
 	}
 	e := c.event(audit.Authenticate, audit.Deny)
-	e.Reason, e.Status = f.Code, statusOf(fault.Of(err))
+	c.refusedFor(&e, f)
+	e.Status = statusOf(fault.Of(err))
 	if k, ok := c.api.Table.Token(c.subject.Token); ok {
 		e.Actor = string(k.Owner) // the secret is the right one, so this is somebody
 	}

@@ -354,6 +354,7 @@ func build(t testing.TB, change ...func(*Deps)) *world {
 	d := Deps{
 		Table: w.table, Authority: authority.New(w.tokens, w.table, ring, w.clock.Now), Grading: g,
 		Recorder: w.trail, Now: w.clock.Now, Logger: logger, Version: "test", TrailKey: "gradegate-trail+key",
+		Lines:      w.trail.read,
 		Search:     func(context.Context, AuditQuery) ([]api.AuditEvent, error) { return nil, nil },
 		Checkpoint: func(string) ([]byte, error) { return []byte("note\n"), nil },
 		Metrics:    http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("metrics 1\n")) }),

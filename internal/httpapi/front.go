@@ -80,7 +80,7 @@ func (a *API) newCall(w http.ResponseWriter, r *http.Request, door listener) *ca
 	p := a.peerOf(r)
 	c := &call{
 		ResponseWriter: w, api: a, door: door, route: nowhere, now: now, peer: p,
-		id: "req_" + authority.SortableID(now), addr: p.client(a.proxies, r.Header), agent: p.agentOf(r.Header),
+		id: "req_" + authority.SortableID(now), addr: p.client(a.proxies, r.Header), agent: p.agentOf(r.Header), header: r.Header,
 	}
 	c.ctx, c.extra, c.base = r.Context(), theirs(r.Header), "http://"+r.Host
 	if r.TLS != nil {

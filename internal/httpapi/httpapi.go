@@ -87,8 +87,11 @@ type Deps struct {
 	// Name gives the name of a user for leaderboards; nil: the table is asked.
 	Name func(context.Context, principal.ID) string
 
-	TrailKey   string // text of the verifying key
-	Search     func(context.Context, AuditQuery) ([]api.AuditEvent, error)
+	TrailKey string // text of the verifying key
+	Search   func(context.Context, AuditQuery) ([]api.AuditEvent, error)
+	// Lines goes through the lines of a stream in the order in which they were
+	// written, and tells when the oldest that is still there happened.
+	Lines      func(context.Context, Lines, func(*audit.Event) error) (begins time.Time, err error)
 	Checkpoint func(stream string) ([]byte, error)
 }
 
@@ -109,6 +112,15 @@ type AuditQuery struct {
 	Limit                                                                       int
 }
 
+// Lines selects what is read of a stream: from Since to before Until (zero: to
+// the end), and, if Text is given, what has that in it.
+type Lines struct {
+	Stream       string
+	Since, Until time.Time
+	Slack        time.Duration // how much later than it happened a line may be written; 0: a day
+	Text         string
+}
+
 // API serves the three listeners. It is safe for concurrent use.
 type API struct {
 	Deps
@@ -120,6 +132,7 @@ type API struct {
 	known   identities
 	needed  requirements
 
+	readings    chan struct{} // taken by whoever reads the trail at length
 	followEvery time.Duration // how often a followed log looks for more
 	bodyTime    time.Duration // how long a client may take to send a small body
 	closing     chan struct{} // closed when followed logs are to end
@@ -147,7 +160,7 @@ func New(d Deps) (*API, error) {
 	}
 	a := &API{
 		Deps: d, mux: http.NewServeMux(), routes: map[string]*route{}, proxies: p,
-		followEvery: time.Second, bodyTime: 10 * time.Second, closing: make(chan struct{}),
+		readings: make(chan struct{}, 2), followEvery: time.Second, bodyTime: 10 * time.Second, closing: make(chan struct{}),
 	}
 	a.known.init()
 	return a, a.mount()

@@ -2,7 +2,10 @@ package httpapi
 
 import (
 	"context"
+	"slices"
+	"strings"
 	"sync"
+	"time"
 
 	"gradegate/internal/audit"
 )
@@ -36,6 +39,26 @@ func (r *recorder) Refused(ctx context.Context, e audit.Event) error {
 	defer r.mu.Unlock()
 	r.refused = append(r.refused, e)
 	return r.fail
+}
+
+// read goes through what was recorded, as the trail does.
+func (r *recorder) read(_ context.Context, l Lines, do func(*audit.Event) error) (begins time.Time, _ error) {
+	r.mu.Lock()
+	all := slices.Clone(r.lines)
+	r.mu.Unlock()
+	for i := range all {
+		e := all[i]
+		if i == 0 {
+			begins = e.At
+		}
+		if l.Stream != "use" || e.At.Before(l.Since) || !l.Until.IsZero() && !e.At.Before(l.Until) || !strings.Contains(string(e.Encode()), l.Text) {
+			continue
+		}
+		if err := do(&e); err != nil {
+			return begins, err
+		}
+	}
+	return begins, nil
 }
 
 func (r *recorder) take() (lines []audit.Event, durable []bool, refused []audit.Event) {

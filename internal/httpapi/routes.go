@@ -39,6 +39,7 @@ const (
 	late                        // still open to a token that has just expired (R1.4)
 	inForm                      // its credential is a member of its form (OAuth)
 	direct                      // does not go through this pipeline
+	ended                       // still open to a token that is not active, about itself (B16)
 	jsonBody                    // its body is JSON, if it has one; set by the adapter
 )
 
@@ -128,6 +129,8 @@ func table() []route {
 		{post, "/oauth2/introspect", "oauthIntrospect", Verifying, 0, nil, "Tell whether a token is active (RFC 7662)", oauth((*API).oauthIntrospect, introspectForm)},
 		{get, "/.well-known/oauth-authorization-server", "oauthServer", Reading, open | unwritten, nil, "Describe the endpoints (RFC 8414)", stream((*API).oauthServer, documentAnswer)},
 		{get, "/.well-known/oauth-protected-resource", "oauthResource", Reading, open | unwritten, nil, "Describe the API as a resource (RFC 9728)", stream((*API).oauthResource, documentAnswer)},
+
+		{get, "/v1/explain/{id}", "explainRequest", Reading, ended, nil, "Tell why a request was decided as it was", handle((*API).explain)},
 
 		{get, "/v1/clock", "getClock", Reading, admins, &policy.PolicyRead, "Tell what time it is, and whether the machine's clock is believed", handle((*API).clockState)},
 		{post, "/v1/clock/confirm", "confirmClock", Changing, changes | admins, &policy.PolicyManage, "Believe a clock that has leapt ahead", handle((*API).confirmClock)},

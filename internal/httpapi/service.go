@@ -65,10 +65,10 @@ func (a *API) decide(ctx context.Context, s *policy.Subject, text string, addr n
 	e := audit.Event{
 		ID: "evt_" + authority.SortableID(now), At: now, Action: audit.Request, Outcome: outcome(err == nil), Request: s.Request,
 		Actor: string(holder.Principal.ID), Token: string(holder.Token), Kind: holder.Kind.String(), Target: holder.Job, Mode: holder.Mode,
-		Route: "verify " + action.Name, Agent: s.Agent, Detail: map[string]string{"for": s.Actor()},
+		Route: "verify " + action.Name, Agent: s.Agent, Detail: map[string]string{"for": s.Actor()}, Scope: action.Scope, Competition: contestOf(r.Competition),
 	}
 	if err != nil {
-		e.Reason = fault.CodeOf(err)
+		(&call{api: a, peer: &peer{addr: addr}, addr: addr, subject: holder}).refusedFor(&e, fault.Of(err))
 	}
 	if addr.IsValid() {
 		e.Addr = addr.String()

@@ -34,7 +34,7 @@ type auditIn struct {
 func (a *API) searchAudit(ctx context.Context, s *policy.Subject, in *auditIn) (api.Page[api.AuditEvent], error) {
 	page := api.Page[api.AuditEvent]{Items: []api.AuditEvent{}}
 	if a.Search == nil {
-		return page, fault.New(fault.Unavailable, "search_unavailable", "This server does not search its trail.").WithFix("gradegate audit search --data DIR")
+		return page, errNoSearch
 	}
 	q := AuditQuery{
 		Stream: in.Stream, Token: in.Token, Target: in.Target, Action: in.Action, Outcome: in.Outcome,
@@ -77,6 +77,8 @@ func (a *API) searchAudit(ctx context.Context, s *policy.Subject, in *auditIn) (
 	page.Items = append(page.Items, found...)
 	return page, nil
 }
+
+var errNoSearch = fault.New(fault.Unavailable, "search_unavailable", "This server does not search its trail.").WithFix("gradegate audit search --data DIR")
 
 // sameInstant is how many lines of one microsecond a page border may cut
 // through without losing one.

@@ -28,6 +28,7 @@ var layer = map[string]int{
 	"gradegate/internal/authn":     4,
 	"gradegate/internal/authority": 4,
 	"gradegate/internal/grading":   4,
+	"gradegate/internal/hindsight": 4,
 
 	"gradegate/internal/policy": 3,
 	"gradegate/internal/job":    3,

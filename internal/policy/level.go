@@ -111,6 +111,31 @@ func (r *Rules) InForce(now time.Time) bool {
 	return !r.Since.After(now) && (r.Until.IsZero() || now.Before(r.Until))
 }
 
+// Outside judges where a token is used from, at now: level is the one whose
+// networks it is not in, one that refuses before one that observes; refused says
+// whether that matters.
+func Outside(rules []Rules, addr netip.Addr, now time.Time) (level string, refused bool) {
+	for i := range rules {
+		r := &rules[i]
+		if len(r.Networks) > 0 && !refused && r.InForce(now) && !Within(r.Networks, addr) {
+			level, refused = r.Level, !r.Observe
+		}
+	}
+	return level, refused
+}
+
+// Within reports whether addr lies in one of the prefixes; both are unmapped
+// and without zone, so that one address has one form.
+func Within(list []netip.Prefix, addr netip.Addr) bool {
+	addr = addr.Unmap().WithZone("")
+	for _, p := range list {
+		if p.Contains(addr) {
+			return true
+		}
+	}
+	return false
+}
+
 // Levels are all levels that exist, by name, and what holds where the
 // platform's says nothing.
 type Levels struct {

@@ -32,8 +32,9 @@ type Subject struct {
 	// Job is set for job handles and run tokens: the one job they are for.
 	Job  string
 	Addr netip.Addr
-	// Outside is the level of policy whose networks it came from outside of, if
-	// that level only observes.
+	// Outside is the level of policy whose networks it came from outside of: one
+	// that only observes, or, of who was refused, the one that refused (the token's
+	// own networks included).
 	Outside string
 	// Agent is what the client called itself.
 	Agent string
@@ -60,7 +61,14 @@ const (
 	// ModeReplay: the token has ended, and asks again for the answer to a request
 	// that it made while it was active. Nothing new is decided for it.
 	ModeReplay = "replay"
+	// ModeEnded: the token is not active any more, or not from there, and asks why
+	// (B16). Nothing is decided for it.
+	ModeEnded = "ended"
 )
+
+// Counts reports whether a use in that mode is one that keeps a token from
+// ending unused.
+func Counts(mode string) bool { return mode == "" || mode == ModeQuarantined }
 
 // Actor is the subject's name in audit events.
 func (s *Subject) Actor() string {

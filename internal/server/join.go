@@ -4,8 +4,10 @@ import (
 	"context"
 	"os"
 	"syscall"
+	"time"
 
 	"gradegate/api"
+	"gradegate/internal/audit"
 	"gradegate/internal/httpapi"
 	"gradegate/internal/principal"
 	"gradegate/internal/trail"
@@ -25,7 +27,7 @@ func (s *Server) openAPI(context.Context) error {
 		Limits: s.limits(), Metrics: m.handler(), Observe: m.observe,
 		SeparateAdmin: s.cfg.AdminListen != "", Health: s.health,
 		Name:     func(_ context.Context, id principal.ID) string { return s.table.NameOf(id) },
-		TrailKey: s.trail.VerifierKey(), Search: s.search, Checkpoint: s.trail.Latest,
+		TrailKey: s.trail.VerifierKey(), Search: s.search, Lines: s.lines, Checkpoint: s.trail.Latest,
 	})
 	return err
 }
@@ -60,13 +62,17 @@ func (s *Server) search(ctx context.Context, q httpapi.AuditQuery) ([]api.AuditE
 	return out, nil
 }
 
+func (s *Server) lines(ctx context.Context, l httpapi.Lines, do func(*audit.Event) error) (time.Time, error) {
+	return trail.Each(ctx, s.trail.Dir, trail.Pass{Stream: l.Stream, Since: l.Since, Until: l.Until, Slack: l.Slack, Text: l.Text}, do)
+}
+
 // WireEvent is a line of the trail as the API shows it.
 func WireEvent(f trail.Found) api.AuditEvent {
 	e := f.Event
 	return api.AuditEvent{
 		ID: e.ID, At: e.At, Stream: f.Stream, Action: string(e.Action), Outcome: string(e.Outcome), Actor: e.Actor, Token: e.Token, Kind: e.Kind,
 		Target: e.Target, Owner: e.Owner, Reason: e.Reason, Mode: e.Mode, Addr: e.Addr, Agent: e.Agent, Route: e.Route, Request: e.Request,
-		Status: e.Status, Count: e.Count, Seq: e.Seq, Detail: e.Detail,
+		Status: e.Status, Scope: e.Scope, Competition: e.Competition, Count: e.Count, Seq: e.Seq, Detail: e.Detail,
 	}
 }
 

@@ -185,7 +185,7 @@ func (s *Server) openTrail(ctx context.Context) error {
 		return err
 	}
 	err = s.trail.Replay(from, func(_ uint64, e audit.Event) {
-		if e.Token != "" && e.Outcome == audit.Allow && e.Mode != policy.ModeExpiredRead && e.Mode != policy.ModeReplay {
+		if e.Token != "" && e.Outcome == audit.Allow && policy.Counts(e.Mode) {
 			s.table.Replay(authn.LastUse{Token: token.ID(e.Token), Use: useOf(e)})
 		}
 	})

@@ -37,7 +37,7 @@ func commands(t *testing.T) (all []string) {
 	}
 	for _, top := range []string{
 		"login", "submit", "status", "cancel", "token", "job", "competition", "user", "audit", "leak",
-		"whoami", "logout", "check-config", "version", "serve", "demo",
+		"whoami", "explain", "logout", "check-config", "version", "serve", "demo",
 	} {
 		below([]string{top})
 	}
@@ -67,6 +67,8 @@ func examples(t *testing.T, command string) (lines []string) {
 
 // administrators' examples are run by an administrator.
 var byBoss = regexp.MustCompile(`^gradegate (user|policy|clock|audit|competition apply|status --data|token revoke-all --user)`)
+
+var requestRE = regexp.MustCompile(`req_[0-9a-z]{26}`)
 
 // Every example of every help page works as it is written, on a server where
 // ann is signed in with a token named laptop and has handed something in. CODE
@@ -111,6 +113,10 @@ func runExample(t *testing.T, line string) {
 		w.must("ann", "token", "create", "--name", "laptop", "-o", "secret")
 	default:
 		w.must("ann", "token", "create", "--name", "laptop", "--save")
+	}
+	if strings.Contains(line, "REQUEST") {
+		_, errs, _ := w.cli("ann", "user", "list")
+		line = strings.ReplaceAll(line, "REQUEST", requestRE.FindString(errs))
 	}
 	code := w.local("user", "invite", "joe-"+time.Now().Format("150405"), "-o", "secret")
 	if strings.Contains(line, "JOB") {
