@@ -319,6 +319,12 @@ func (c *Client) text(ctx context.Context, path string, query url.Values) (strin
 	return string(data), err
 }
 
+// Version tells the server's version. It needs no credential.
+func (c *Client) Version(ctx context.Context) (v Version, err error) {
+	err = c.do(ctx, call{method: http.MethodGet, path: "/version", once: true}, &v)
+	return v, err
+}
+
 // Health tells how the server is.
 func (c *Client) Health(ctx context.Context) (Health, error) {
 	var h Health

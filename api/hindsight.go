@@ -51,6 +51,13 @@ type ExplainedCheck struct {
 	Detail string `json:"detail,omitempty"`
 }
 
+// Refusals tells why the last requests with the client's token were refused, the
+// newest last. The token may have ended.
+func (c *Client) Refusals(ctx context.Context) ([]Explanation, error) {
+	page, err := get[Page[Explanation]](ctx, c, "/v1/explain", nil)
+	return page.Items, err
+}
+
 // Explain tells why a request was decided as it was. The request's own token is
 // enough to ask, also once it has ended.
 func (c *Client) Explain(ctx context.Context, request string) (Explanation, error) {

@@ -57,6 +57,41 @@ func (a *API) explain(ctx context.Context, s *policy.Subject, in *explainIn) (ap
 	return a.viewExplanation(line), nil
 }
 
+// mostRefusals are told of a token, from the last hour or else the last day.
+const mostRefusals = 5
+
+// explainRefusals tells why the last requests with this very token were refused,
+// the newest last.
+func (a *API) explainRefusals(ctx context.Context, s *policy.Subject, _ *None) (api.Page[api.Explanation], error) {
+	page := api.Page[api.Explanation]{Items: []api.Explanation{}}
+	text := string(s.Token)
+	if text == "" {
+		text = s.Job
+	}
+	if s.Local || text == "" {
+		return page, nil
+	}
+	var last []audit.Event
+	err := a.reading(ctx, func(ctx context.Context) error {
+		for _, back := range []time.Duration{time.Hour, 24 * time.Hour} {
+			_, err := a.Lines(ctx, Lines{Stream: "use", Since: a.Now().Add(-back), Slack: time.Minute, Text: text}, func(e *audit.Event) error {
+				if e.Outcome == audit.Deny && e.Request != "" && possesses(s, e) {
+					last = append(last[max(0, len(last)+1-mostRefusals):], *e)
+				}
+				return nil
+			})
+			if err != nil || len(last) > 0 {
+				return err
+			}
+		}
+		return nil
+	})
+	for i := range last {
+		page.Items = append(page.Items, a.viewExplanation(&last[i]))
+	}
+	return page, err
+}
+
 // linesOf are the decisions of a request. Nearly all were written at once; for
 // the others, such as that of a long upload, a day of lines is read.
 func (a *API) linesOf(ctx context.Context, request string, at time.Time) (found []audit.Event, err error) {
@@ -83,7 +118,7 @@ const mostLines = 20
 // is to own it, with any credential that is active, or to read the trail.
 func (a *API) mayExplain(s *policy.Subject, e *audit.Event) bool {
 	switch {
-	case s.Token != "" && e.Token == string(s.Token), s.Job != "" && e.Kind == s.Kind.String() && handleOf(e) == s.Job:
+	case possesses(s, e):
 		return true
 	case s.Mode != "" || s.Kind == token.JobKind || s.Kind == token.Run:
 		return false
@@ -91,6 +126,11 @@ func (a *API) mayExplain(s *policy.Subject, e *audit.Event) bool {
 		return true
 	}
 	return policy.Decide(s, policy.AuditRead, policy.Resource{}) == nil
+}
+
+// possesses reports whether a line is about the very secret that asks.
+func possesses(s *policy.Subject, e *audit.Event) bool {
+	return s.Token != "" && e.Token == string(s.Token) || s.Job != "" && e.Kind == s.Kind.String() && handleOf(e) == s.Job
 }
 
 func (a *API) owns(s *policy.Subject, id string) bool {

@@ -175,3 +175,28 @@ func TestExplainCounted(t *testing.T) {
 		t.Errorf("%d %s", a.status, a.body)
 	}
 }
+
+// B16: the last refusals of the token that asks, and of no other.
+func TestExplainRefusals(t *testing.T) {
+	w := build(t)
+	s := w.give("ann", func(k *token.Token) { *k, _ = k.Suspend(token.ByOwner) }, "jobs:read")
+	w.ask(t, get, "/v1/users", w.ann, "")
+	var last []string
+	for range 8 {
+		w.clock.Add(10 * time.Minute)
+		last = append(last, w.ask(t, get, "/v1/jobs", s, "").header.Get("X-Request-Id"))
+	}
+	a := w.ask(t, get, "/v1/explain", s, "")
+	items, _ := a.json["items"].([]any)
+	if a.status != 200 || len(items) != 5 {
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+	for i, x := range items {
+		if m := x.(map[string]any); m["request_id"] != last[3+i] || m["reason"] != "token_suspended" {
+			t.Errorf("%d: %v", i, m)
+		}
+	}
+	if a := w.ask(t, get, "/v1/explain", w.bob, ""); a.status != 200 || !strings.Contains(a.body, `"items":[]`) {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+}

@@ -130,6 +130,7 @@ func table() []route {
 		{get, "/.well-known/oauth-authorization-server", "oauthServer", Reading, open | unwritten, nil, "Describe the endpoints (RFC 8414)", stream((*API).oauthServer, documentAnswer)},
 		{get, "/.well-known/oauth-protected-resource", "oauthResource", Reading, open | unwritten, nil, "Describe the API as a resource (RFC 9728)", stream((*API).oauthResource, documentAnswer)},
 
+		{get, "/v1/explain", "explainRefusals", Reading, ended, nil, "Tell why the last requests with this token were refused", handle((*API).explainRefusals)},
 		{get, "/v1/explain/{id}", "explainRequest", Reading, ended, nil, "Tell why a request was decided as it was", handle((*API).explain)},
 
 		{get, "/v1/clock", "getClock", Reading, admins, &policy.PolicyRead, "Tell what time it is, and whether the machine's clock is believed", handle((*API).clockState)},

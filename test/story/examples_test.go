@@ -37,7 +37,7 @@ func commands(t *testing.T) (all []string) {
 	}
 	for _, top := range []string{
 		"login", "submit", "status", "cancel", "token", "job", "competition", "user", "audit", "leak",
-		"whoami", "explain", "logout", "check-config", "version", "serve", "demo",
+		"whoami", "doctor", "explain", "logout", "check-config", "version", "serve", "demo",
 	} {
 		below([]string{top})
 	}
