@@ -14,6 +14,8 @@ type Token struct {
 	Competitions []string `json:"competitions"` // ["*"]: all of the owner's
 	AllowedCIDRs []string `json:"allowed_cidrs"`
 	Note         string   `json:"note,omitempty"`
+	// Warnings are about the change that this answers.
+	Warnings []Warning `json:"warnings,omitempty"`
 
 	CreatedAt     time.Time  `json:"created_at"`
 	CreatedBy     string     `json:"created_by"`

@@ -119,6 +119,7 @@ type PolicySet struct {
 	Preview  bool       `json:"preview,omitempty"`
 	Total    int        `json:"total"`
 	Affected []Affected `json:"affected"`
+	Warnings []Warning  `json:"warnings,omitempty"`
 }
 
 // Affected is a token that ends earlier under a change of policy.

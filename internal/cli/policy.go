@@ -164,6 +164,9 @@ func change(r, given *api.Rules, f *pflag.FlagSet) {
 }
 
 func (a *app) printPolicySet(out api.PolicySet) error {
+	for _, x := range out.Warnings {
+		a.hint("warning: %s", x.Detail)
+	}
 	switch {
 	case out.Preview:
 		a.hint("Nothing was changed.")

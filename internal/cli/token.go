@@ -165,6 +165,9 @@ func tokenFacts(w io.Writer, t api.Token) {
 		"nearest end", nearestEnd(t),
 		"scopes", strings.Join(t.Scopes, " "), "competitions", strings.Join(t.Competitions, " "), "networks", strings.Join(t.AllowedCIDRs, " "),
 		"created", when(&t.CreatedAt), "rotate by", when(t.RotateBy), "at the latest", when(t.MaxExpiresAt), "successor", t.Family.Successor, "note", t.Note)
+	for _, x := range t.Warnings {
+		facts(w, "warning", x.Detail)
+	}
 	if u := t.LastUsed; u != nil {
 		facts(w, "last used", ago(u.At)+" from "+orDash(u.IP)+" by "+orDash(u.Agent))
 	}

@@ -41,7 +41,9 @@ func (a *API) narrowToken(ctx context.Context, s *policy.Subject, in *narrowIn) 
 	if err != nil {
 		return api.Token{}, err
 	}
-	return a.viewToken(ctx, t)
+	out, err := a.viewToken(ctx, t)
+	out.Warnings = normalised(b.AllowedCIDRs)
+	return out, err
 }
 
 // ensureToken answers 200 in either case: created tells which.
@@ -62,5 +64,8 @@ func (a *API) ensureToken(ctx context.Context, s *policy.Subject, in *ensureIn) 
 		return api.Ensured{}, err
 	}
 	t, err := a.viewToken(ctx, made.Token)
+	if made.Created {
+		t.Warnings = normalised(b.AllowedCIDRs)
+	}
 	return api.Ensured{Created: made.Created, Secret: made.Secret.Reveal(), Token: t}, err
 }

@@ -31,6 +31,9 @@ func TestNarrowToken(t *testing.T) {
 			t.Errorf("%s: %d %s", c.body, a.status, a.body)
 		}
 	}
+	if a := w.ask(t, http.MethodPatch, path, s, `{"allowed_cidrs":["127.0.0.1/32"],"force":true}`); strings.Contains(a.body, "cidr_normalised") {
+		t.Errorf("%s", a.body)
+	}
 	a := w.ask(t, get, path, s, "")
 	if !strings.Contains(a.body, `"scopes":["jobs:read","tokens:self"]`) || !strings.Contains(a.body, `"competitions":["iris"]`) || !strings.Contains(a.body, `"127.0.0.1/32"`) {
 		t.Errorf("%s", a.body)

@@ -62,7 +62,7 @@ func (a *API) setPolicy(ctx context.Context, s *policy.Subject, in *setPolicyIn)
 	if err != nil {
 		return api.PolicySet{}, err
 	}
-	out := api.PolicySet{Policy: viewLevel(set.Level), Preview: c.Preview, Total: set.Total, Affected: []api.Affected{}}
+	out := api.PolicySet{Policy: viewLevel(set.Level), Preview: c.Preview, Total: set.Total, Affected: []api.Affected{}, Warnings: normalised(in.Body.Rules.AllowedCIDRs)}
 	for _, f := range set.Affected {
 		out.Affected = append(out.Affected, api.Affected{
 			TokenID: string(f.Token.ID), Name: f.Token.Name, UserID: string(f.Owner.ID), User: f.Owner.Name,

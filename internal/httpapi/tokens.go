@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"strings"
 	"time"
@@ -98,7 +99,9 @@ func (a *API) createToken(ctx context.Context, s *policy.Subject, in *createToke
 	if err != nil {
 		return api.Issued{}, err
 	}
-	return a.viewIssued(ctx, made)
+	out, err := a.viewIssued(ctx, made)
+	out.Token.Warnings = normalised(in.Body.AllowedCIDRs)
+	return out, err
 }
 
 func readCreate(b api.CreateToken) (authority.Create, error) {
@@ -144,22 +147,41 @@ func networks(list []string) ([]netip.Prefix, error) {
 		WithFix("Write them as 10.0.0.0/8, 192.0.2.7 or fd00::/8.")
 	var out []netip.Prefix
 	for _, s := range list {
-		p, err := netip.ParsePrefix(s)
-		if a := plain(s); err != nil && a.IsValid() {
-			p, err = a.Prefix(a.BitLen())
-		}
-		if err != nil {
+		p, ok := network(s)
+		if !ok {
 			return nil, bad
 		}
-		if p.Addr().Is4In6() {
-			if p.Bits() < 96 {
-				return nil, bad // wider than all of IPv4: it would match nothing once unmapped
-			}
-			p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
-		}
-		out = append(out, p.Masked())
+		out = append(out, p)
 	}
 	return out, nil
+}
+
+// network reads one rule in its one form: no bits beyond the prefix, and an IPv4
+// address as such.
+func network(s string) (netip.Prefix, bool) {
+	p, err := netip.ParsePrefix(s)
+	if a := plain(s); err != nil && a.IsValid() {
+		p, err = a.Prefix(a.BitLen())
+	}
+	if err == nil && p.Addr().Is4In6() {
+		if p.Bits() < 96 {
+			return p, false // wider than all of IPv4: it would match nothing once unmapped
+		}
+		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
+	}
+	return p.Masked(), err == nil
+}
+
+// normalised warns of networks that were not given in their one form: who wrote
+// 10.1.2.3/8 may have meant another one.
+func normalised(list []string) (out []api.Warning) {
+	for _, s := range list {
+		p, ok := network(s)
+		if given, err := netip.ParsePrefix(s); ok && err == nil && given != p {
+			out = append(out, api.Warning{Code: "cidr_normalised", Detail: fmt.Sprintf("%s was taken as %s.", given, p)})
+		}
+	}
+	return out
 }
 
 func (a *API) getToken(ctx context.Context, s *policy.Subject, in *ByID) (api.Token, error) {
