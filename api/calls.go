@@ -171,6 +171,22 @@ func (c *Client) SetPolicy(ctx context.Context, name string, r SetPolicy) (out P
 	return out, err
 }
 
+// Blocks lists the blocks by address, and who fails most.
+func (c *Client) Blocks(ctx context.Context) (Blocks, error) {
+	return get[Blocks](ctx, c, "/v1/blocks", nil)
+}
+
+// AddBlock refuses the failed attempts of an address or network.
+func (c *Client) AddBlock(ctx context.Context, r AddBlock) (Block, error) {
+	return post[Block](ctx, c, "/v1/blocks", r)
+}
+
+// RemoveBlock unblocks an address or network.
+func (c *Client) RemoveBlock(ctx context.Context, network string) (out Unblocked, err error) {
+	err = c.do(ctx, call{method: http.MethodDelete, path: "/v1/blocks/" + segments(network)}, &out)
+	return out, err
+}
+
 // Clock gives the time that the server goes by.
 func (c *Client) Clock(ctx context.Context) (Clock, error) {
 	return get[Clock](ctx, c, "/v1/clock", nil)

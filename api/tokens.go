@@ -32,6 +32,7 @@ type Token struct {
 	Ends               string     `json:"ends"`
 
 	LastUsed *LastUse `json:"last_used,omitempty"`
+	Guesses  *Guesses `json:"guesses,omitempty"`
 	Family   Family   `json:"family"`
 	ETag     string   `json:"etag"`
 }
@@ -42,6 +43,15 @@ type LastUse struct {
 	IP    string    `json:"ip,omitempty"`
 	Agent string    `json:"agent,omitempty"`
 	Count int64     `json:"count"`
+}
+
+// Guesses are wrong secrets that somebody tried with the id of a token. They
+// end nothing and hold nobody up but whoever guesses.
+type Guesses struct {
+	Count   int64     `json:"count"`
+	Sources int       `json:"sources"` // about so many
+	Since   time.Time `json:"since"`
+	Last    time.Time `json:"last"`
 }
 
 // Family places a token among its generations.

@@ -142,6 +142,50 @@ type Clock struct {
 	Wall     *time.Time `json:"wall,omitempty"` // what the machine says, if it is not believed
 }
 
+// Block is a network whose failed attempts are refused. Valid tokens from there
+// are served. Automatic ones are those of the node that answers.
+type Block struct {
+	Address     string     `json:"address"` // or a network
+	Automatic   bool       `json:"automatic"`
+	Times       int        `json:"times,omitempty"` // of an automatic one: which in a row
+	Note        string     `json:"note,omitempty"`
+	CreatedBy   string     `json:"created_by"`        // id of a user; system; local:UID
+	Creator     string     `json:"creator,omitempty"` // that user's name
+	Since       time.Time  `json:"since"`
+	Until       time.Time  `json:"until"`
+	Failures    int64      `json:"failures"` // refused since then, on this node
+	LastFailure *time.Time `json:"last_failure,omitempty"`
+}
+
+// Blocks are all blocks in force, the newest first, and the sources that fail
+// most, the loudest first.
+type Blocks struct {
+	Items     []Block    `json:"items"`
+	Offenders []Offender `json:"offenders"`
+}
+
+// Offender is a source of failed attempts: an IPv4 address or an IPv6 /64.
+type Offender struct {
+	Address  string    `json:"address"`
+	Failures int64     `json:"failures"` // at least so many
+	Since    time.Time `json:"since"`
+	Last     time.Time `json:"last"`
+}
+
+// AddBlock asks for a block.
+type AddBlock struct {
+	Address   string `json:"address"`              // or a network, such as 192.0.2.0/24
+	ExpiresIn string `json:"expires_in,omitempty"` // such as 7d; a day if left out
+	Note      string `json:"note,omitempty"`
+	Force     bool   `json:"force,omitempty"` // even if you are in it yourself
+}
+
+// Unblocked is what the removal of a block has ended.
+type Unblocked struct {
+	Address string  `json:"address"`
+	Removed []Block `json:"removed"`
+}
+
 // Offboard says what becomes of a leaver's running jobs.
 type Offboard struct {
 	Jobs string `json:"jobs,omitempty"` // cancel-queued (default) or cancel

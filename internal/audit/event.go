@@ -32,7 +32,10 @@ const (
 	TokenRenew       Action = "token.renew"
 	TokenNarrow      Action = "token.narrow"
 	TokenRehash      Action = "token.rehash" // kept under the newest pepper from now on
+	TokenGuess       Action = "token.guess"  // wrong secrets with the id of a token, counted
 	PolicySet        Action = "policy.set"
+	BlockAdd         Action = "block.add"
+	BlockRemove      Action = "block.remove"
 	InviteIssue      Action = "invite.issue"
 	InviteRedeem     Action = "invite.redeem"
 	UserCreate       Action = "user.create"
@@ -55,8 +58,8 @@ const (
 
 // Actions are all that a line can say, those of the other list included.
 var Actions = []Action{
-	TokenIssue, TokenImport, TokenRotate, TokenRevoke, TokenSuspend, TokenResume, TokenLeak, TokenReuse, TokenUnprove, TokenRenew, TokenNarrow, TokenRehash, PolicySet,
-	InviteIssue, InviteRedeem,
+	TokenIssue, TokenImport, TokenRotate, TokenRevoke, TokenSuspend, TokenResume, TokenLeak, TokenReuse, TokenUnprove, TokenRenew, TokenNarrow, TokenRehash, TokenGuess, PolicySet,
+	BlockAdd, BlockRemove, InviteIssue, InviteRedeem,
 	UserCreate, UserUpdate, UserEnrol, UserReenrol, UserSuspend, UserResume, UserOffboard, UserRevokeAll,
 	CompetitionApply, JobSubmit, JobCancel, JobState,
 	ServerStart, ServerStop, StoreRecover, TrailGap,

@@ -3,6 +3,7 @@ package authn
 import (
 	"time"
 
+	"gradegate/internal/block"
 	"gradegate/internal/policy"
 	"gradegate/internal/principal"
 	"gradegate/internal/token"
@@ -16,6 +17,7 @@ type Change struct {
 	Principals []principal.Principal
 	Tokens     []token.Token
 	Levels     []policy.Level
+	Blocks     []block.Block // for the list of blocks; the table has no use for them
 }
 
 // Handle is the secret of one job, as the table needs it: the job handle, or

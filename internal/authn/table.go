@@ -47,6 +47,8 @@ type Table struct {
 
 	dirtyMu sync.Mutex
 	dirty   []*entry
+
+	guesses guessBook
 }
 
 // entry is one token. The record is replaced as a whole, so that a reader

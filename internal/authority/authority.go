@@ -28,6 +28,8 @@ type Table interface {
 	Read(text string) (token.Presented, error)
 	// Imported finds the imported token whose secret has this bare digest.
 	Imported(token.Digest) (token.PublicID, bool)
+	// Guesses is what is known of wrong secrets tried with a token's id.
+	Guesses(token.ID) token.Guesses
 	// TokenOf finds the token of a secret, whatever its state.
 	TokenOf(token.Presented) (token.ID, bool)
 	// SeenToken and SeenPrincipal hand over records that were read from the store.

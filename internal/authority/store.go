@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"gradegate/internal/audit"
+	"gradegate/internal/block"
 	"gradegate/internal/policy"
 	"gradegate/internal/principal"
 	"gradegate/internal/token"
@@ -24,6 +25,8 @@ type Store interface {
 	Principals(ctx context.Context, after principal.ID, limit int) ([]principal.Principal, error)
 	// Levels are all levels of policy that were ever set, by name.
 	Levels(ctx context.Context) ([]policy.Level, error)
+	// Blocks are all blocks by address, those that are over included.
+	Blocks(ctx context.Context) ([]block.Block, error)
 	// Reply finds what was answered to an Idempotency-Key, unless it has lapsed.
 	// A missing one is NotFound.
 	Reply(ctx context.Context, key ReplyKey, now time.Time) (Reply, error)
@@ -39,6 +42,7 @@ type Decision struct {
 	Principals []PrincipalChange
 	Tokens     []TokenChange
 	Levels     []LevelChange
+	Blocks     []BlockChange
 	// MaxPersonal, if above zero, refuses the decision with Conflict
 	// "token_limit" when the owner of an inserted personal token would have
 	// more than that many personal tokens that count (R3.1), says Counts.
@@ -68,6 +72,13 @@ type TokenChange struct {
 type LevelChange struct {
 	Old *policy.Level
 	New policy.Level
+}
+
+// BlockChange inserts New if Old is nil; otherwise it replaces Old, if its
+// version still stands.
+type BlockChange struct {
+	Old *block.Block
+	New block.Block
 }
 
 // ReplyKey is SHA-256 over the subject and its Idempotency-Key.

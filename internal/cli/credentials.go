@@ -147,6 +147,16 @@ func (a *app) noteEnd(h http.Header) {
 		a.endsIn.Store(int64(time.Duration(s) * time.Second))
 	}
 	a.inGrace.Store(reason == "grace_until")
+	if n, err := strconv.ParseInt(h.Get("X-Token-Guesses"), 10, 64); err == nil {
+		a.guesses.Store(n)
+	}
+}
+
+// warnOfGuesses says that somebody knows the id of the token in use.
+func (a *app) warnOfGuesses() {
+	if n := a.guesses.Load(); n > 0 {
+		a.hint("note: somebody tried %s with the id of the token in use; it holds. From where: gradegate token show self", count(int(n), "wrong secret"))
+	}
 }
 
 // warnOfEnd says in good time, and on every command, that the token in use ends.

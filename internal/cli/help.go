@@ -33,6 +33,7 @@ func (a *app) guard(c *cobra.Command) {
 			}
 			a.started = true
 			defer a.warnOfEnd()
+			defer a.warnOfGuesses()
 			return run(cmd, args)
 		}
 		return

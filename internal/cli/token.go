@@ -171,6 +171,14 @@ func tokenFacts(w io.Writer, t api.Token) {
 	if u := t.LastUsed; u != nil {
 		facts(w, "last used", ago(u.At)+" from "+orDash(u.IP)+" by "+orDash(u.Agent))
 	}
+	if g := t.Guesses; g != nil {
+		facts(w, "guessed at", guessLine(*g))
+	}
+}
+
+// guessLine is what is known of wrong secrets tried with a token's id.
+func guessLine(g api.Guesses) string {
+	return fmt.Sprintf("%s from about %s, the last %s", count(int(g.Count), "wrong secret"), count(g.Sources, "address", "addresses"), ago(g.Last))
 }
 
 // nearestEnd is the clock that ends a token first, and who set it.
@@ -231,6 +239,12 @@ func (a *app) printTokens(all []api.Token, ended bool) error {
 	if n := len(all) - len(shown); n > 0 {
 		a.hint("%s not shown: --all", count(n, "ended one is", "ended ones are"))
 	}
+	a.guesses.Store(0) // it is told here
+	for _, t := range shown {
+		if t.Guesses != nil && !hasEnded(t) {
+			a.hint("note: somebody guesses at the secret of %s (%s): %s. Whoever guesses is slowed down, and you are not.", t.Name, t.ID, guessLine(*t.Guesses))
+		}
+	}
 	return a.print(list(shown, func(t api.Token) string { return t.ID }, "NAME\tKIND\tSTATE\tLAST USED\tID\tVALIDITY", func(t api.Token) []string {
 		used := "never"
 		if t.LastUsed != nil {
@@ -260,6 +274,7 @@ func (a *app) tokenShow() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			a.guesses.Store(0) // it is told here
 			return a.print(tokenResult(t))
 		},
 	}

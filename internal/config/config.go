@@ -45,6 +45,8 @@ type Config struct {
 	TrustedProxies []string `yaml:"trusted_proxies" doc:"Networks whose forwarding header is believed; nobody by default."`
 	ProxyHeader    string   `yaml:"proxy_header" doc:"The one header that trusted proxies set."`
 
+	FailuresLog string `yaml:"failures_log" doc:"Where failed authentications are written for fail2ban: a file, or stderr. Empty: nowhere."`
+
 	KeyFile    string `yaml:"key_file" doc:"The root key; made at the first start. Empty: root.key in the data folder."`
 	PepperFile string `yaml:"pepper_file" doc:"Peppers for the digests of secrets, made by gradegate pepper add. Empty: none."`
 	Ledger     struct {

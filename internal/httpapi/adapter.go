@@ -62,8 +62,8 @@ func stream(use func(*API, *call, *http.Request) error, doc func(*API, *huma.Ope
 // HandleFunc puts a handler behind the steps that every request goes through.
 // It makes API what Huma calls a mux.
 func (a *API) HandleFunc(pattern string, h func(http.ResponseWriter, *http.Request)) {
-	r := a.routes[pattern]
-	a.mux.HandleFunc(pattern, func(_ http.ResponseWriter, req *http.Request) {
+	r := a.routes[plainPattern(pattern)]
+	a.mux.HandleFunc(r.pattern(), func(_ http.ResponseWriter, req *http.Request) {
 		c := callOf(req.Context())
 		c.route, c.aim = r, aimed(req.PathValue("id"))
 		if strings.HasPrefix(r.path, "/v1/competitions/") {

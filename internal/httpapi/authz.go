@@ -72,6 +72,7 @@ type visit struct {
 	addr     netip.Addr
 	agent    string
 	tried    bool
+	shown    token.Presented
 	method   string // what the proxy was asked for
 	uri      string
 	need     requirement
@@ -115,6 +116,7 @@ func (a *API) admitVisit(v *visit, r *http.Request) (s policy.Subject, ref authn
 	if err != nil {
 		return s, ref, malformed(err, len(text))
 	}
+	v.shown = p
 	if s, ref, err = a.Table.Authenticate(p, v.addr); err != nil {
 		return s, ref, err
 	}
@@ -184,7 +186,7 @@ func (a *API) let(w http.ResponseWriter, v *visit, s *policy.Subject) {
 // deny records a refusal and gives it.
 func (a *API) deny(w http.ResponseWriter, r *http.Request, v visit, s policy.Subject, err error) {
 	c := a.callOfVisit(w, r, v)
-	c.subject, c.tried = s, v.tried
+	c.subject, c.tried, c.shown = s, v.tried, v.shown
 	if s.Principal.ID == "" {
 		err = c.turnedAway(err)
 	} else {

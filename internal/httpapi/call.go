@@ -41,6 +41,7 @@ type call struct {
 	subject   policy.Subject
 	ref       authn.Ref
 	presented token.Secret // kept only where an answer may be asked for again
+	shown     token.Presented
 
 	tried   bool         // a credential was sent
 	proven  bool         // the subject is known
@@ -206,7 +207,13 @@ func (c *call) tell() {
 		h["X-Token-Expires-In"] = []string{seconds(s.Until.Sub(c.now))}
 		h["X-Token-Expires-Reason"] = []string{string(s.By)}
 	}
+	if g := c.api.Table.Guesses(s.Token); g.Count > 0 && c.now.Sub(g.Last) < guessNews {
+		h["X-Token-Guesses"] = []string{strconv.FormatInt(g.Count, 10)}
+	}
 }
+
+// guessNews is how long an owner is told of guesses with every answer.
+const guessNews = 24 * time.Hour
 
 var normal, quarantined = []string{"normal"}, []string{"quarantined"}
 

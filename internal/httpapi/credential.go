@@ -7,7 +7,6 @@ import (
 	"net/url"
 	"os"
 	"strings"
-	"time"
 
 	"gradegate/internal/audit"
 	"gradegate/internal/authority"
@@ -24,8 +23,6 @@ var (
 			WithFix("Send one.")
 	errScheme = fault.New(fault.Unauthenticated, "scheme_unknown", "The Authorization header is neither Bearer nor Basic.").
 			WithFix("Authorization: Bearer TOKEN")
-	errFailures = fault.New(fault.Limited, "too_many_failures", "Too many failed attempts from this address. A valid token is not held up.").
-			WithFix("Wait as long as Retry-After says, and look for the program that sends a wrong token.")
 	errPeer = fault.New(fault.Denied, "peer_denied", "The local socket is for the server's own user and root.").
 		WithFix("Run the command as the user that runs the server.")
 )
@@ -84,6 +81,7 @@ func (c *call) authenticateText(text string, h http.Header) error {
 	if err != nil {
 		return c.turnedAway(malformed(err, len(text)))
 	}
+	c.shown = p
 	c.subject, c.ref, err = c.api.Table.Authenticate(p, c.addr)
 	if err == nil && c.subject.Mode == policy.ModeExpiredRead && !c.route.has(late) {
 		err, c.subject.Mode = policy.Expired(&c.subject), ""
@@ -160,16 +158,16 @@ func malformed(err error, length int) *fault.Error {
 	return fault.New(fault.Unauthenticated, code, "The token is malformed: %v.", err).WithFix("Copy it again, whole; or sign in: gradegate login")
 }
 
-// turnedAway counts and records a failed authentication. Whoever has spent the
-// address's budget of failures is told to wait; no valid token ever gets here.
+// turnedAway counts and records a failed authentication. Who has failed too
+// often is told so, and not the reason; no valid token ever gets here.
 func (c *call) turnedAway(err error) error {
 	f := fault.Of(err)
 	if f.Kind == fault.Unavailable || f.Kind == fault.Internal {
 		return err
 	}
 	if c.tried {
-		if d := c.api.Failures.Fail(c.addr, c.now); !d.Allowed {
-			err = errFailures.WithRetry(max(time.Second, d.RetryAfter))
+		if instead := c.failed(f.Code); instead != nil {
+			err = instead
 		}
 	}
 	e := c.event(audit.Authenticate, audit.Deny)
@@ -177,6 +175,8 @@ func (c *call) turnedAway(err error) error {
 	e.Status = statusOf(fault.Of(err))
 	if k, ok := c.api.Table.Token(c.subject.Token); ok {
 		e.Actor = string(k.Owner) // the secret is the right one, so this is somebody
+	} else {
+		c.guessed(&e)
 	}
 	if bad := c.api.Recorder.Refused(c.ctx, e); bad != nil {
 		return bad

@@ -19,6 +19,7 @@ import (
 	"gradegate/internal/audit"
 	"gradegate/internal/authn"
 	"gradegate/internal/authority"
+	"gradegate/internal/block"
 	"gradegate/internal/clock"
 	"gradegate/internal/fault"
 	"gradegate/internal/grading"
@@ -48,6 +49,8 @@ type tokenStore struct {
 	fail    error // of every Commit
 	dead    error // of every read
 	levels  []policy.Level
+	blocks  []block.Block
+	list    *block.List
 }
 
 func (s *tokenStore) Token(_ context.Context, id token.ID) (token.Token, error) {
@@ -109,6 +112,12 @@ func (s *tokenStore) Levels(context.Context) ([]policy.Level, error) {
 	return slices.Clone(s.levels), s.dead
 }
 
+func (s *tokenStore) Blocks(context.Context) ([]block.Block, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.blocks), s.dead
+}
+
 func (s *tokenStore) Reply(_ context.Context, k authority.ReplyKey, now time.Time) (authority.Reply, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -163,6 +172,10 @@ func (s *tokenStore) apply(d authority.Decision) {
 	for _, l := range d.Levels {
 		s.levels = append(slices.DeleteFunc(s.levels, func(x policy.Level) bool { return x.Name == l.New.Name }), l.New)
 		c.Levels = append(c.Levels, l.New)
+	}
+	for _, b := range d.Blocks {
+		s.blocks = append(slices.DeleteFunc(s.blocks, func(x block.Block) bool { return x.ID == b.New.ID }), b.New)
+		s.list.Apply(b.New)
 	}
 	for _, p := range d.Principals {
 		s.people[p.New.ID] = p.New
@@ -365,6 +378,7 @@ func build(t testing.TB, change ...func(*Deps)) *world {
 	if w.api, err = New(d); err != nil {
 		t.Fatal(err)
 	}
+	w.tokens.list = w.api.Blocks
 	w.api.followEvery = time.Millisecond
 	w.ann, w.annToken = w.person("ann")
 	w.bob, _ = w.person("bob")

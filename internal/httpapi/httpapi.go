@@ -37,6 +37,7 @@ import (
 	"gradegate/internal/audit"
 	"gradegate/internal/authn"
 	"gradegate/internal/authority"
+	"gradegate/internal/block"
 	"gradegate/internal/clock"
 	"gradegate/internal/grading"
 	"gradegate/internal/principal"
@@ -67,6 +68,7 @@ type Deps struct {
 	Grading   *grading.Grading
 	Recorder  Recorder
 	Failures  *ratelimit.Failures
+	Blocks    *block.List // nil: it follows no store
 	Limits    *Limits
 	Now       clock.Func
 	Logger    *slog.Logger
@@ -84,6 +86,7 @@ type Deps struct {
 	Clock   Clock                            // nil: it is always believed
 	Metrics http.Handler                     // nil: no /metrics
 	Observe func(Observation)                // nil: nobody counts; must not block
+	Failed  func(Failure)                    // nil: nobody keeps a log; must not block
 	// Name gives the name of a user for leaderboards; nil: the table is asked.
 	Name func(context.Context, principal.ID) string
 
@@ -147,6 +150,9 @@ func New(d Deps) (*API, error) {
 	}
 	if d.Failures == nil {
 		d.Failures = ratelimit.NewFailures(1 << 16)
+	}
+	if d.Blocks == nil {
+		d.Blocks = block.New(d.TrustedProxies)
 	}
 	if d.Logger == nil {
 		d.Logger = slog.New(slog.DiscardHandler)

@@ -3,19 +3,21 @@ package httpapi
 import (
 	"net/netip"
 	"strconv"
-	"strings"
 	"time"
 
 	"gradegate/internal/fault"
 	"gradegate/internal/policy"
+	"gradegate/internal/principal"
 	"gradegate/internal/ratelimit"
+	"gradegate/internal/token"
 )
 
 // Class groups routes that share a limit. Canceling has its own, so that
 // whoever floods with a stolen token cannot keep its owner from stopping jobs.
 type Class uint8
 
-// The classes. The last two are limited by address.
+// The classes. Without a credential, which is always so in the last two, a
+// request is limited by address.
 const (
 	Reading Class = iota
 	Changing
@@ -32,7 +34,7 @@ var classNames = [classes]string{"read", "change", "submit", "cancel", "verify",
 // String is the class's name in header fields and metrics.
 func (c Class) String() string { return classNames[min(c, classes-1)] }
 
-// Rates is what one token may do in each class (one address in the last two).
+// Rates is what one token may do in each class, and one address without a token.
 // All tokens of a user together may do three times that.
 type Rates [classes]ratelimit.Limit
 
@@ -60,12 +62,13 @@ type Limits struct {
 	byToken [classes]*ratelimit.Buckets[string]
 	byUser  [classes]*ratelimit.Buckets[string]
 	byAddr  [classes]*ratelimit.Buckets[netip.Prefix]
+	guesses *ratelimit.Buckets[guess]
 }
 
 // NewLimits makes limits that remember at most the given number of keys in
 // each class.
 func NewLimits(r Rates, keys int) *Limits {
-	l := &Limits{rates: r}
+	l := &Limits{rates: r, guesses: ratelimit.NewBuckets[guess](guessRate, keys)}
 	for c := range classes {
 		one := r[c]
 		l.byToken[c] = ratelimit.NewBuckets[string](one, keys)
@@ -92,59 +95,77 @@ func (l *Limits) take(c Class, s *policy.Subject, now time.Time) (d ratelimit.De
 	return d, by
 }
 
-// limit holds a subject to its limits and tells it where it stands, in the
-// fields of draft-ietf-httpapi-ratelimit-headers-11.
+// limit holds a subject to its limits and tells it where it stands.
 func (c *call) limit() error {
 	s := &c.subject
 	if s.Local {
 		return nil
 	}
+	return c.take(s)
+}
+
+// take takes one event of a subject's budgets.
+func (c *call) take(s *policy.Subject) error {
 	l, class := c.api.Limits, c.route.class
 	d, by := l.take(class, s, c.now)
-	h := c.Header()
-	h["Ratelimit-Policy"] = []string{l.policyText(class, by)}
-	h["Ratelimit"] = []string{stateText(class, by, d)}
+	c.stand(policyName(class, by), l.of(class, by), d)
 	if d.Allowed {
 		return nil
 	}
 	return limited(class, by, d)
 }
 
+// limitRefresh holds a sign-in to its limits. Each refresh gives it another
+// token, so that it counts as a whole.
+func (c *call) limitRefresh() error {
+	id, ok := c.api.Table.TokenOf(c.shown)
+	if !ok {
+		return nil // refused by what follows
+	}
+	k, _ := c.api.Table.Token(id)
+	return c.take(&policy.Subject{Token: token.ID(k.Family), Principal: principal.Principal{ID: k.Owner}})
+}
+
 // limitAddress holds a client without a credential to its address's limits.
+// Probes are not held up: a balancer must always learn how the server is.
 func (c *call) limitAddress() error {
-	if c.route.class != Reporting && c.route.class != Enrolling {
+	class := c.route.class
+	if c.route.has(probe) {
 		return nil
 	}
-	bits := 64
-	if c.addr.Is4() {
-		bits = 32
-	}
-	p, _ := c.addr.Prefix(bits) // the zero prefix for an unknown address
-	d := c.api.Limits.byAddr[c.route.class].Take(p, c.now)
+	d := c.api.Limits.byAddr[class].Take(sourceOf(c.addr), c.now)
+	c.stand(policyName(class, "address"), c.api.Limits.of(class, "address"), d)
 	if d.Allowed {
 		return nil
 	}
-	return limited(c.route.class, "address", d)
+	return limited(class, "address", d)
 }
+
+// violated is the member of a problem that names the limits it is about.
+const violated = "violated-policies"
 
 func limited(c Class, by string, d ratelimit.Decision) *fault.Error {
 	return fault.New(fault.Limited, "rate_limited", "Too many requests of the kind %q with this %s.", c, by).
-		With("class", c.String()).With("by", by).
+		With("class", c.String()).With("by", by).With(violated, []string{policyName(c, by)}).
 		WithFix("Wait as long as Retry-After says.").WithRetry(max(time.Second, d.RetryAfter))
 }
 
-func (l *Limits) policyText(c Class, by string) string {
-	events := l.rates[c].Events
+// of is the limit of a class for one token, user or address.
+func (l *Limits) of(c Class, by string) ratelimit.Limit {
+	one := l.rates[c]
 	if by == "user" {
-		events *= userTimes
+		one.Events *= userTimes
 	}
-	return name(c, by) + ";q=" + strconv.Itoa(events) + ";w=" + seconds(l.rates[c].Per)
+	return one
 }
 
-func stateText(c Class, by string, d ratelimit.Decision) string {
-	return name(c, by) + ";r=" + strconv.Itoa(d.Remaining) + ";t=" + seconds(max(d.Reset, d.RetryAfter)+time.Second-1)
+// stand tells a client where it stands with a limit, in the fields of
+// draft-ietf-httpapi-ratelimit-headers-11.
+func (c *call) stand(name string, l ratelimit.Limit, d ratelimit.Decision) {
+	h, quoted := c.Header(), `"`+name+`"`
+	h["Ratelimit-Policy"] = []string{quoted + ";q=" + strconv.Itoa(l.Events) + ";w=" + seconds(l.Per)}
+	h["Ratelimit"] = []string{quoted + ";r=" + strconv.Itoa(d.Remaining) + ";t=" + seconds(max(d.Reset, d.RetryAfter)+time.Second-1)}
 }
 
-func name(c Class, by string) string {
-	return strings.Join([]string{`"`, by, "-", c.String(), `"`}, "")
-}
+// policyName is the limit's name in those fields and in problems.
+func policyName(c Class, by string) string { return by + "-" + c.String() }

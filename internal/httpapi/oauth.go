@@ -164,6 +164,10 @@ func (a *API) refresh(c *call, form url.Values) (any, error) {
 		c.tried = true
 		return nil, c.turnedAway(malformed(err, len(form.Get("refresh_token"))))
 	}
+	c.shown = secret.Presented()
+	if err := c.limitRefresh(); err != nil {
+		return nil, err
+	}
 	s := policy.Subject{Addr: c.addr, Agent: c.agent, Request: c.id}
 	made, err := a.Authority.RefreshSession(c.ctx, &s, authority.Refresh{
 		Secret: secret, Scopes: strings.Fields(form.Get("scope")), Install: form.Get("install_id"),

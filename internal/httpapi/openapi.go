@@ -43,7 +43,7 @@ func (a *API) newHuma() huma.API {
 // operation is how the specification and Huma see a route.
 func (r *route) operation() huma.Operation {
 	op := huma.Operation{
-		OperationID: r.id, Method: r.method, Path: strings.Replace(r.path, "...}", "}", 1), Summary: r.summary, Tags: []string{r.tag()},
+		OperationID: r.id, Method: r.method, Path: plainPattern(r.path), Summary: r.summary, Tags: []string{r.tag()},
 		DefaultStatus: r.status(), MaxBodyBytes: r.bodyLimit() + 1, BodyReadTimeout: -1, // both are seen to before
 		Responses: map[string]*huma.Response{"default": {Ref: "#/components/responses/Problem"}},
 	}
@@ -53,6 +53,10 @@ func (r *route) operation() huma.Operation {
 	op.Responses[strconv.Itoa(r.status())] = &huma.Response{Description: http.StatusText(r.status())}
 	return op
 }
+
+// plainPattern is a pattern as the specification and Huma write it: they do not
+// know names for the rest of a path.
+func plainPattern(pattern string) string { return strings.Replace(pattern, "...}", "}", 1) }
 
 // tag is the first word of a path.
 func (r *route) tag() string {

@@ -78,12 +78,25 @@ func (p *problem) MarshalJSON() ([]byte, error) {
 	f := p.fault
 	m := make(map[string]any, len(f.More)+7)
 	maps.Copy(m, f.More)
-	m["type"], m["title"], m["status"] = "/problems/"+f.Code, title(f.Code), statusOf(f)
+	m["type"], m["title"], m["status"] = typeOf(f), title(f.Code), statusOf(f)
 	m["detail"], m["code"], m["request_id"] = f.Detail, f.Code, p.id
 	if f.Fix != "" {
 		m["fix"] = f.Fix
 	}
 	return json.Marshal(m)
+}
+
+// typeOf is the problem's type: one of our own, unless the draft of the
+// RateLimit fields (limits.go) has one.
+func typeOf(f *fault.Error) string {
+	const registry = "https://iana.org/assignments/http-problem-types#"
+	switch f.Code {
+	case "rate_limited":
+		return registry + "quota-exceeded"
+	case errFailures.Code, errBlocked.Code:
+		return registry + "abnormal-usage-detected"
+	}
+	return "/problems/" + f.Code
 }
 
 // Schema refers Huma to the one schema that all problems share.

@@ -38,6 +38,7 @@ const (
 	bulky                       // JSON body of up to 1 MiB
 	late                        // still open to a token that has just expired (R1.4)
 	inForm                      // its credential is a member of its form (OAuth)
+	probe                       // tells how the server is: asked often, and never limited
 	direct                      // does not go through this pipeline
 	ended                       // still open to a token that is not active, about itself (B16)
 	jsonBody                    // its body is JSON, if it has one; set by the adapter
@@ -108,6 +109,10 @@ func table() []route {
 		{get, "/v1/policies/{id}", "getPolicy", Reading, admins, &policy.PolicyRead, "Show the policy of the platform or of a group", handle((*API).getPolicy)},
 		{put, "/v1/policies/{id}", "setPolicy", Changing, changes | admins, &policy.PolicyManage, "Replace a policy, or preview whom that affects", handle((*API).setPolicy)},
 
+		{get, "/v1/blocks", "listBlocks", Reading, admins, &policy.BlockRead, "List the blocks by address, and who fails most", handle((*API).listBlocks)},
+		{post, "/v1/blocks", "addBlock", Changing, changes | created | admins, &policy.BlockManage, "Refuse the failed attempts of an address or network", handle((*API).addBlock)},
+		{del, "/v1/blocks/{prefix...}", "removeBlock", Changing, changes | admins, &policy.BlockManage, "Unblock an address or network", handle((*API).removeBlock)},
+
 		{post, "/v1/invites/redeem", "redeemInvite", Enrolling, open | creates | created, nil, "Turn a one-time code into a session", handle((*API).redeem)},
 
 		{get, "/v1/competitions", "listCompetitions", Reading, 0, &policy.CompetitionGet, "List competitions", handle((*API).listCompetitions)},
@@ -140,12 +145,12 @@ func table() []route {
 		{get, "/v1/audit/checkpoint", "getCheckpoint", Reading, admins, &policy.AuditRead, "Fetch the newest signed checkpoint", stream((*API).checkpoint, checkpointAnswer)},
 		{get, "/.well-known/gradegate-trail-key", "getTrailKey", Reading, open | unwritten, nil, "Fetch the key that verifies the trail", stream((*API).trailKey, textAnswer)},
 
-		{get, "/livez", "livez", Reading, open | unwritten, nil, "Tell that the process runs", stream((*API).livez, textAnswer)},
-		{get, "/readyz", "readyz", Reading, open | unwritten, nil, "Tell whether tokens can be verified", stream((*API).readyz, textAnswer)},
-		{get, "/healthz", "healthz", Reading, open | unwritten, nil, "Tell the state of every part", stream((*API).healthz, healthAnswer)},
-		{get, "/version", "version", Reading, open | unwritten, nil, "Tell the version", handle((*API).version)},
+		{get, "/livez", "livez", Reading, open | unwritten | probe, nil, "Tell that the process runs", stream((*API).livez, textAnswer)},
+		{get, "/readyz", "readyz", Reading, open | unwritten | probe, nil, "Tell whether tokens can be verified", stream((*API).readyz, textAnswer)},
+		{get, "/healthz", "healthz", Reading, open | unwritten | probe, nil, "Tell the state of every part", stream((*API).healthz, healthAnswer)},
+		{get, "/version", "version", Reading, open | unwritten | probe, nil, "Tell the version", handle((*API).version)},
 		{get, "/openapi.json", "openapi", Reading, open | unwritten, nil, "This document", stream((*API).openapi, documentAnswer)},
-		{get, "/metrics", "metrics", Reading, open | unwritten | admins, nil, "Metrics for Prometheus; admin listener only", stream((*API).metrics, textAnswer)},
+		{get, "/metrics", "metrics", Reading, open | unwritten | probe | admins, nil, "Metrics for Prometheus; admin listener only", stream((*API).metrics, textAnswer)},
 
 		{"", "/authz/nginx", "authzNginx", Verifying, direct, nil, "Decide for nginx auth_request: 200, 401 or 403", authzDoc},
 		{"", "/authz/forward", "authzForward", Verifying, direct, nil, "Decide for Traefik ForwardAuth and Caddy forward_auth", authzDoc},
@@ -156,7 +161,7 @@ func table() []route {
 func (a *API) mount() error {
 	h := a.newHuma()
 	for _, r := range table() {
-		a.routes[r.pattern()] = &r
+		a.routes[plainPattern(r.pattern())] = &r
 		r.mount(a, h, &r)
 	}
 	a.mux.HandleFunc("/", a.nowhere)

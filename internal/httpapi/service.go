@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"net/netip"
 	"runtime"
@@ -89,6 +90,9 @@ func (a *API) judge(text string, addr netip.Addr, action policy.Action, r policy
 		return policy.Subject{}, authn.Ref{}, malformed(err, len(text))
 	}
 	s, ref, err := a.Table.Authenticate(p, addr)
+	if errors.Is(err, authn.ErrUnknown) {
+		a.Table.Guess(p, addr, a.Now())
+	}
 	if err == nil {
 		err = policy.Decide(&s, action, r)
 	}

@@ -78,6 +78,9 @@ func (a *API) viewToken(ctx context.Context, t token.Token) (api.Token, error) {
 	for _, p := range t.CIDRs {
 		out.AllowedCIDRs = append(out.AllowedCIDRs, p.String())
 	}
+	if g := v.Guesses; g.Count > 0 {
+		out.Guesses = &api.Guesses{Count: g.Count, Sources: g.Sources.Count(), Since: g.Since, Last: g.Last}
+	}
 	if !v.Use.At.IsZero() {
 		out.LastUsed = &api.LastUse{At: v.Use.At, Agent: v.Use.Agent, Count: v.Use.Count}
 		if v.Use.Addr.IsValid() {

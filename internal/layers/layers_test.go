@@ -38,6 +38,7 @@ var layer = map[string]int{
 
 	"gradegate/internal/token":     2,
 	"gradegate/internal/principal": 1,
+	"gradegate/internal/block":     1,
 
 	"gradegate/internal/fault":     0,
 	"gradegate/internal/ratelimit": 0,

@@ -132,6 +132,8 @@ var (
 	UserRead       = Action{Name: "user.read", Scope: ScopeAdmin, Role: principal.Admin, Reads: true}
 	PolicyRead     = Action{Name: "policy.read", Scope: ScopeAdmin, Role: principal.Admin, Reads: true}
 	PolicyManage   = Action{Name: "policy.manage", Scope: ScopeAdmin, Role: principal.Admin}
+	BlockRead      = Action{Name: "block.read", Scope: ScopeAdmin, Role: principal.Admin, Reads: true}
+	BlockManage    = Action{Name: "block.manage", Scope: ScopeAdmin, Role: principal.Admin}
 	CompetitionSet = Action{Name: "competition.apply", Scope: ScopeAdmin, Role: principal.Admin}
 	CompetitionGet = Action{Name: "competition.read", Scope: ScopeRead, Own: true, Role: principal.Admin, Reads: true}
 	JobSubmit      = Action{Name: "job.submit", Scope: ScopeSubmit, Own: true}

@@ -140,7 +140,7 @@ func rights(b *bytes.Buffer) {
 		"action", "scope", "one's own", "others', user", "others', auditor", "others', administrator", "job handle", "run token")
 	actions := []Action{
 		WhoAmI, TokenCreate, TokenRead, TokenRotate, TokenRenew, TokenNarrow, TokenRevoke, TokenSuspend, TokenVerify, JobSubmit, JobRead, JobCancel, JobResult, QuotaRead,
-		CompetitionGet, CompetitionSet, UserRead, UserManage, PolicyRead, PolicyManage, AuditRead,
+		CompetitionGet, CompetitionSet, UserRead, UserManage, PolicyRead, PolicyManage, BlockRead, BlockManage, AuditRead,
 	}
 	for _, a := range actions {
 		by := func(role principal.Role, owner principal.ID) string {

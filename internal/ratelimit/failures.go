@@ -19,16 +19,16 @@ type tier struct {
 	buckets *Buckets[netip.Prefix]
 }
 
-// perMinute is what one address may fail; wider networks get a multiple: a /64
+// PerMinute is what one address may fail; wider networks get a multiple: a /64
 // is one household or host, a /56 or /48 one customer of a provider (RFC 6177),
 // and a /24 the smallest network of version 4 that is routed.
-const perMinute = 100
+const PerMinute = 100
 
 // NewFailures makes the budget, remembering at most the given number of
 // networks in each tier.
 func NewFailures(keys int) *Failures {
 	of := func(bits, times int) tier {
-		return tier{bits, NewBuckets[netip.Prefix](Limit{Events: perMinute * times, Per: time.Minute}, keys)}
+		return tier{bits, NewBuckets[netip.Prefix](Limit{Events: PerMinute * times, Per: time.Minute}, keys)}
 	}
 	return &Failures{
 		tiers4: []tier{of(32, 1), of(24, 4)},
@@ -50,21 +50,26 @@ func (f *Failures) tiers(a netip.Addr) (netip.Addr, []tier) {
 // budget of every network that the address is in. A failure that a narrow tier
 // refuses costs the wider ones nothing: one noisy host does not use up the
 // budget of its neighbours. An unknown address shares one budget with all
-// unknown ones.
-func (f *Failures) Fail(a netip.Addr, now time.Time) Decision {
+// unknown ones. spent is the narrowest network whose budget is spent, of a
+// failure that is refused.
+func (f *Failures) Fail(a netip.Addr, now time.Time) (worst Decision, spent netip.Prefix) {
 	a, tiers := f.tiers(a)
-	worst := Decision{Allowed: true, Remaining: perMinute}
+	worst = Decision{Allowed: true, Remaining: PerMinute}
 	for _, t := range tiers {
 		p, _ := a.Prefix(t.bits) // the zero prefix for an unknown address
 		ask := t.buckets.Take
 		if !worst.Allowed {
 			ask = t.buckets.Peek
 		}
-		if d := ask(p, now); d.worseThan(worst) {
+		d := ask(p, now)
+		if !d.Allowed && worst.Allowed {
+			spent = p
+		}
+		if d.worseThan(worst) {
 			worst = d
 		}
 	}
-	return worst
+	return worst, spent
 }
 
 // worseThan orders by how long the caller must wait, then by what is left.

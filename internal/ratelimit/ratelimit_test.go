@@ -42,7 +42,7 @@ func TestFailureTiers(t *testing.T) {
 	count := func(next func(i int) netip.Addr) (passed int) {
 		f := NewFailures(1 << 12)
 		for i := range 10_000 {
-			if f.Fail(next(i), t0).Allowed {
+			if d, _ := f.Fail(next(i), t0); d.Allowed {
 				passed++
 			}
 		}
@@ -162,7 +162,7 @@ func TestNoisyNeighbour(t *testing.T) {
 		f.Fail(netip.MustParseAddr("2001:db8::1"), t0)
 	}
 	for _, a := range []string{"192.0.2.2", "2001:db8::2"} {
-		if d := f.Fail(netip.MustParseAddr(a), t0); !d.Allowed {
+		if d, _ := f.Fail(netip.MustParseAddr(a), t0); !d.Allowed {
 			t.Errorf("%s: %+v", a, d)
 		}
 	}

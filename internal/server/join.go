@@ -20,11 +20,15 @@ func (s *Server) openAPI(context.Context) error {
 		return err
 	}
 	m := s.newMetrics()
+	var failed func(httpapi.Failure)
+	if s.failures != nil {
+		failed = s.failures.failed
+	}
 	m.registry.MustRegister(s.crowd.collectors()...)
 	s.api, err = httpapi.New(httpapi.Deps{
 		Table: s.table, Authority: s.authority, Grading: s.grading, Recorder: s.trail, Now: s.clock.Now, Clock: s.clock, Logger: s.log,
 		TrustedProxies: proxies, ProxyHeader: s.cfg.ProxyHeader, PublicURL: s.cfg.PublicURL, Version: Version,
-		Limits: s.limits(), Metrics: m.handler(), Observe: m.observe,
+		Limits: s.limits(), Blocks: s.blocks, Failed: failed, Metrics: m.handler(), Observe: m.observe,
 		SeparateAdmin: s.cfg.AdminListen != "", Health: s.health,
 		Name:     func(_ context.Context, id principal.ID) string { return s.table.NameOf(id) },
 		TrailKey: s.trail.VerifierKey(), Search: s.search, Lines: s.lines, Checkpoint: s.trail.Latest,

@@ -47,6 +47,10 @@ func (s *Server) serve(ctx context.Context, stdout, stderr io.Writer) error {
 	background.Go(func() { s.pump(work, s.tokens) })
 	background.Go(func() { s.pump(work, s.jobs) })
 	background.Go(func() { s.keepUses(work) })
+	background.Go(func() { s.keepGuesses(work) })
+	if s.failures != nil {
+		background.Go(func() { s.failures.run(work) })
+	}
 	background.Go(func() { s.reportRefused(work) })
 
 	failed := make(chan error, len(doors))

@@ -44,6 +44,15 @@ func (s *Server) newMetrics() *metrics {
 	}
 	m.registry.MustRegister(m.requests, m.refusals, m.modes,
 		gauge("gradegate_tokens", "Tokens in memory, ended ones included.", func() float64 { return float64(s.table.Len()) }),
+		gauge("gradegate_blocks_made", "Blocks by address that administrators made.", func() float64 {
+			made, _ := s.blocks.Count(s.clock.Now())
+			return float64(made)
+		}),
+		gauge("gradegate_blocks_automatic", "Blocks by address that began by themselves.", func() float64 {
+			_, automatic := s.blocks.Count(s.clock.Now())
+			return float64(automatic)
+		}),
+		gauge("gradegate_tokens_guessed", "Tokens at whose secrets somebody guessed.", func() float64 { return float64(s.table.GuessedTokens()) }),
 		gauge("gradegate_database_up", "1 while the tokens database works.", func() float64 {
 			database, _ := s.tokens.State()
 			return up(database)

@@ -17,6 +17,7 @@ import (
 	"gradegate/internal/audit"
 	"gradegate/internal/authn"
 	"gradegate/internal/authority"
+	"gradegate/internal/block"
 	"gradegate/internal/clock"
 	"gradegate/internal/config"
 	"gradegate/internal/executor"
@@ -43,6 +44,8 @@ type Server struct {
 	keys      *keys.Ring
 	keyOrigin keys.Origin
 	table     *authn.Table
+	blocks    *block.List
+	failures  *failureLog // nil: none is kept
 	tokens    *store.Tokens
 	jobs      *store.Jobs
 	trail     *trail.Trail
@@ -70,6 +73,7 @@ func Run(ctx context.Context, cfg config.Config, stdout, stderr io.Writer) error
 		return err
 	}
 	s := &Server{cfg: cfg, ballast: make([]byte, ballastSize), log: slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: slog.LevelInfo}))}
+	s.failures = newFailureLog(cfg.FailuresLog, stderr, s.log)
 	if err := s.open(ctx); err != nil {
 		return errors.Join(err, s.close())
 	}
@@ -128,14 +132,26 @@ func (s *Server) openTokens(ctx context.Context) error {
 	}
 	s.table = authn.New(s.clock.Now, staleness, s.baseRules())
 	s.table.Use(s.keys.Peppers())
+	proxies, err := s.cfg.Proxies()
+	if err != nil {
+		return err
+	}
+	s.blocks = block.New(proxies)
 	ledger := s.cfg.Path(s.cfg.Ledger.Dir, "ledger")
-	var err error
 	s.tokens, err = store.OpenTokens(ctx, store.TokensConfig{
 		Dir: s.cfg.Data, URL: s.cfg.Database.Tokens, Ledger: ledger, Keys: s.keys,
 		KeyLost: s.keyOrigin == keys.Created && hasData(s.cfg.Data, ledger),
-		Clock:   s.clock, Follow: s.table.Apply, Memory: s.table, Fresh: s.table.Fresh, Log: s.log,
+		Clock:   s.clock, Follow: s.follow, Memory: s.table, Fresh: s.table.Fresh, Log: s.log,
 	})
 	return err
+}
+
+// follow takes over what a decision changed.
+func (s *Server) follow(c authn.Change) {
+	s.table.Apply(c)
+	for _, b := range c.Blocks {
+		s.blocks.Apply(b)
+	}
 }
 
 // baseRules is what holds on the platform where its policy says nothing.
@@ -171,6 +187,12 @@ func (s *Server) openTrail(ctx context.Context) error {
 	}
 	if err := s.tokens.Uses(ctx, func(u authn.LastUse) error {
 		s.table.ApplyUse(u)
+		return nil
+	}); err != nil {
+		return err
+	}
+	if err := s.tokens.Guesses(ctx, func(g authn.Guessed) error {
+		s.table.ApplyGuesses(g)
 		return nil
 	}); err != nil {
 		return err
@@ -263,6 +285,7 @@ func (s *Server) close() error {
 	if s.trail != nil && s.tokens != nil && s.jobs != nil {
 		s.drainAll(context.Background())
 		errs = append(errs, s.flushUses(context.Background()))
+		s.flushGuesses(context.Background())
 	}
 	if s.jobs != nil {
 		errs = append(errs, s.jobs.Close())

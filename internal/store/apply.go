@@ -59,6 +59,8 @@ func addTo(c *authn.Change, r row) {
 		c.Tokens = append(c.Tokens, r.token())
 	case *levelRow:
 		c.Levels = append(c.Levels, r.level())
+	case *blockRow:
+		c.Blocks = append(c.Blocks, r.block())
 	}
 }
 
@@ -127,6 +129,16 @@ func (s *step) decision(d *authority.Decision) error {
 			old = c.Old.Version
 		}
 		if err := s.put(levelToRow(c.New), c.Old != nil, old); err != nil {
+			return err
+		}
+	}
+	for i := range d.Blocks {
+		c := &d.Blocks[i]
+		old := int64(0)
+		if c.Old != nil {
+			old = c.Old.Version
+		}
+		if err := s.put(blockToRow(c.New), c.Old != nil, old); err != nil {
 			return err
 		}
 	}
@@ -331,7 +343,7 @@ func join(now, image row) row {
 		}
 		return principalToRow(is)
 	}
-	return nil // a reply takes nothing away, and a policy is set anew
+	return nil // a reply takes nothing away, and a policy or a block is set anew
 }
 
 func versionOf(r row) int64 {
@@ -341,6 +353,8 @@ func versionOf(r row) int64 {
 	case *principalRow:
 		return r.Version
 	case *levelRow:
+		return r.Version
+	case *blockRow:
 		return r.Version
 	}
 	return 0

@@ -70,6 +70,8 @@ func (d *database) conflict(err error) error {
 	case strings.Contains(what, "generation"):
 		// Somebody else made the successor: look again, and see it.
 		return authority.ErrMoved.Caused(err)
+	case strings.Contains(what, "blocks"):
+		return authority.ErrMoved.Caused(err) // somebody else took the place
 	case strings.Contains(what, "replies"):
 		return authority.ErrReplyExists.Caused(err)
 	}

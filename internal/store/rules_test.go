@@ -26,11 +26,12 @@ import (
 // reading are the methods that change nothing anybody decides on. Everything
 // else has to take its audit event; so does whatever is added.
 var reading = map[string]string{
-	"Token": "", "TokensOf": "", "Principal": "", "PrincipalByName": "", "Principals": "", "Levels": "", "Reply": "", "Outages": "", "RebuiltAt": "",
+	"Token": "", "TokensOf": "", "Principal": "", "PrincipalByName": "", "Principals": "", "Levels": "", "Blocks": "", "Guesses": "", "Reply": "", "Outages": "", "RebuiltAt": "",
 	"Load": "", "Uses": "", "UsesPosition": "", "PendingEvents": "", "Check": "", "Report": "", "State": "", "Wake": "", "Close": "", "Follow": "",
 	"Competition": "", "Competitions": "", "Job": "", "Jobs": "", "LiveJobs": "", "Best": "", "Submission": "", "Usage": "", "JobReply": "",
 	"Handles": "", "FollowHandles": "",
 	"RecordUses":    "uses are in the trail, each with its own line",
+	"RecordGuesses": "they are counted, and the trail tells of them",
 	"Beat":          "it notes that the clock ran; nobody decided it",
 	"EventsWritten": "it says that the trail has the events",
 }

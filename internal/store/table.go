@@ -45,12 +45,14 @@ var (
 		"enforce_rotation", "note", "renewed_at")
 	levelsTable = newTable("levels", true, func() row { return new(levelRow) },
 		"name", "version", "body", "changed_at")
+	blocksTable = newTable("blocks", true, func() row { return new(blockRow) },
+		"id", "version", "prefix", "note", "made_by", "since", "until", "lifted")
 	repliesTable = newTable("replies", false, func() row { return new(replyRow) },
 		"key", "request", "ref", "sealed", "until")
 
-	ledgerTables = []*table{levelsTable, principalsTable, tokensTable, repliesTable}
+	ledgerTables = []*table{levelsTable, blocksTable, principalsTable, tokensTable, repliesTable}
 	// followed are the tables whose rows followers are told.
-	followed = []*table{levelsTable, principalsTable, tokensTable}
+	followed = []*table{levelsTable, blocksTable, principalsTable, tokensTable}
 )
 
 // tableOf is the table of the row with an id, which tells by its form.
@@ -60,6 +62,8 @@ func tableOf(id string) *table {
 		return tokensTable
 	case strings.HasPrefix(id, "usr_"):
 		return principalsTable
+	case strings.HasPrefix(id, "blk_"):
+		return blocksTable
 	}
 	return levelsTable
 }

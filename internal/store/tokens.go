@@ -196,7 +196,7 @@ func classOf(d *authority.Decision, events []audit.Event) string {
 			return loosen
 		}
 	}
-	if d.Reply != nil || len(d.Levels) > 0 {
+	if d.Reply != nil || len(d.Levels)+len(d.Blocks) > 0 {
 		return loosen
 	}
 	for _, c := range d.Principals {

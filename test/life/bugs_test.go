@@ -82,8 +82,16 @@ var bugs = []bug{
 		{trans, "\tif r.NewFamily != \"\" {\n", "\tsuccessor.BornAt = now\n\tif r.NewFamily != \"\" {\n"},
 	}},
 	{name: "a valid token refused by a spent budget", pkg: "./internal/httpapi", run: "^TestFailureBudget$", edits: []edit{
-		{credence, "\tp, err := token.Parse(text)\n", `	if d := c.api.Failures.Fail(c.addr, c.now); !d.Allowed {
+		{credence, "\tp, err := token.Parse(text)\n", `	if d, _ := c.api.Failures.Fail(c.addr, c.now); !d.Allowed {
 		return errFailures
+	}
+	p, err := token.Parse(text)
+`},
+	}},
+
+	{name: "a valid token refused by a block", pkg: "./internal/httpapi", run: "^TestAutomaticBlock$", edits: []edit{
+		{credence, "\tp, err := token.Parse(text)\n", `	if until := c.api.Blocks.Failed(c.addr, c.now); !until.IsZero() {
+		return errBlocked
 	}
 	p, err := token.Parse(text)
 `},

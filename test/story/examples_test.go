@@ -36,7 +36,7 @@ func commands(t *testing.T) (all []string) {
 		}
 	}
 	for _, top := range []string{
-		"login", "submit", "status", "cancel", "token", "job", "competition", "user", "audit", "leak",
+		"login", "submit", "status", "cancel", "token", "job", "competition", "user", "policy", "block", "audit", "leak", "clock",
 		"whoami", "doctor", "explain", "logout", "check-config", "version", "serve", "demo",
 	} {
 		below([]string{top})
@@ -66,7 +66,7 @@ func examples(t *testing.T, command string) (lines []string) {
 }
 
 // administrators' examples are run by an administrator.
-var byBoss = regexp.MustCompile(`^gradegate (user|policy|clock|audit|competition apply|status --data|token revoke-all --user)`)
+var byBoss = regexp.MustCompile(`^gradegate (user|policy|block|clock|audit|competition apply|status --data|token revoke-all --user)`)
 
 var requestRE = regexp.MustCompile(`req_[0-9a-z]{26}`)
 

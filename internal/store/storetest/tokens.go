@@ -28,6 +28,8 @@ type TokensStore interface {
 	Follow(func(authn.Change))
 	Uses(context.Context, func(authn.LastUse) error) error
 	RecordUses(ctx context.Context, uses []authn.LastUse, trailPos uint64) error
+	RecordGuesses(ctx context.Context, list []authn.Guessed) error
+	Guesses(ctx context.Context, do func(authn.Guessed) error) error
 	UsesPosition(context.Context) (uint64, error)
 	Beat(ctx context.Context, able, now time.Time) (token.Outages, bool, error)
 	Outages(context.Context) (token.Outages, error)
@@ -57,6 +59,8 @@ func RunTokens(t *testing.T, fresh func(t *testing.T) TokensPlace) {
 		{"names are unique among those who are here", uniqueNames},
 		{"the limit of personal tokens", personalLimit},
 		{"policies come back whole", levels},
+		{"blocks come back whole", blocks},
+		{"guesses add up", guesses},
 		{"an outage is remembered", outages},
 		{"replies", replies},
 		{"a decision is whole or nothing", wholeDecision},
