@@ -143,7 +143,7 @@ func (f front) try(t *testing.T, g *grader, v variant) bool {
 	a := f.send(t, stranger, v.raw(authz, f.host, g.bound))
 	why := a.header.Get("X-Auth-Reason")
 	refused := a.status == 0 || a.status >= 400
-	if !refused || !v.broken && (a.status != http.StatusForbidden || why != "ip_denied" && why != "too_many_failures") {
+	if !refused || !v.broken && (a.status != http.StatusForbidden || why != "ip_denied" && why != "too_many_failures" && why != "address_blocked") {
 		t.Errorf("%.80q: friend's token is answered %d %s", v.name, a.status, why)
 	}
 	a = f.send(t, stranger, v.raw(whoami, f.host, g.free))
