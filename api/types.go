@@ -18,6 +18,8 @@ type Whoami struct {
 	By      string     `json:"effective_reason,omitempty"`
 	Mode    string     `json:"mode"` // normal, quarantined, expired-read
 	IP      string     `json:"ip,omitempty"`
+	// Warnings are for a service that too few people answer for.
+	Warnings []Warning `json:"warnings,omitempty"`
 }
 
 // User is a person or a service.
@@ -32,6 +34,9 @@ type User struct {
 	EnrolledAt *time.Time `json:"enrolled_at,omitempty"`
 	CreatedAt  time.Time  `json:"created_at"`
 	ETag       string     `json:"etag"`
+	// Strands are the services that have too few active owners since this person
+	// was off-boarded, suspended or left a group; in the answer to that only.
+	Strands []Service `json:"strands,omitempty"`
 }
 
 // CreateUser asks for a user.
@@ -241,9 +246,14 @@ type Used struct {
 
 // Job is one execution of a grader on a submission.
 type Job struct {
-	ID          string             `json:"id"`
-	Competition string             `json:"competition"`
-	UserID      string             `json:"user_id"`
+	ID          string `json:"id"`
+	Competition string `json:"competition"`
+	UserID      string `json:"user_id"`
+	// SubmittedByUser handed it in: verified. Act is there if that is somebody else
+	// than its owner, by the owner's consent.
+	SubmittedByUser string `json:"submitted_by_user"`
+	Act             *Act   `json:"act,omitempty"`
+
 	TokenID     string             `json:"token_id"`               // that submitted it
 	SubmittedBy string             `json:"submitted_by,omitempty"` // as the client claims; not verified
 	Labels      map[string]string  `json:"labels,omitempty"`

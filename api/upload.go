@@ -19,7 +19,8 @@ type Upload struct {
 	// request has to be sent once more.
 	Open        func() (io.ReadCloser, error)
 	Name        string
-	SubmittedBy string
+	OnBehalfOf  string // name or id of who is to own the job, by their consent
+	SubmittedBy string // free text
 	Labels      map[string]string
 	Entry       string
 	Args        []string // for the program
@@ -36,6 +37,7 @@ func (c *Client) Submit(ctx context.Context, competition string, u Upload) (Subm
 		}
 	}
 	add("submitted_by", u.SubmittedBy)
+	add("on_behalf_of", u.OnBehalfOf)
 	add("entry", u.Entry)
 	for _, k := range slices.Sorted(maps.Keys(u.Labels)) {
 		add("label", k+"="+u.Labels[k])

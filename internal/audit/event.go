@@ -36,6 +36,11 @@ const (
 	PolicySet        Action = "policy.set"
 	BlockAdd         Action = "block.add"
 	BlockRemove      Action = "block.remove"
+	ServiceCreate    Action = "service.create"
+	ServiceOwners    Action = "service.owners"
+	ServiceOrphan    Action = "service.orphan" // fewer than two active owners are left
+	ConsentGive      Action = "consent.give"
+	ConsentWithdraw  Action = "consent.withdraw"
 	InviteIssue      Action = "invite.issue"
 	InviteRedeem     Action = "invite.redeem"
 	UserCreate       Action = "user.create"
@@ -59,6 +64,7 @@ const (
 // Actions are all that a line can say, those of the other list included.
 var Actions = []Action{
 	TokenIssue, TokenImport, TokenRotate, TokenRevoke, TokenSuspend, TokenResume, TokenLeak, TokenReuse, TokenUnprove, TokenRenew, TokenNarrow, TokenRehash, TokenGuess, PolicySet,
+	ServiceCreate, ServiceOwners, ServiceOrphan, ConsentGive, ConsentWithdraw,
 	BlockAdd, BlockRemove, InviteIssue, InviteRedeem,
 	UserCreate, UserUpdate, UserEnrol, UserReenrol, UserSuspend, UserResume, UserOffboard, UserRevokeAll,
 	CompetitionApply, JobSubmit, JobCancel, JobState,
@@ -72,7 +78,7 @@ var Actions = []Action{
 func (a Action) Tightens() bool {
 	switch a {
 	case TokenRevoke, TokenSuspend, TokenLeak, TokenReuse, TokenUnprove,
-		UserSuspend, UserOffboard, UserRevokeAll:
+		UserSuspend, UserOffboard, UserRevokeAll, ServiceOrphan, ConsentWithdraw:
 		return true
 	}
 	return false

@@ -83,6 +83,9 @@ func (t *Table) Authenticate(p token.Presented, addr netip.Addr) (policy.Subject
 		}
 	case state == token.StateQuarantined:
 		s.Mode = policy.ModeQuarantined
+		if owner.Quarantines(now) {
+			s.Ownerless = owner.owned.Since
+		}
 	case record.Parent == "" && record.ReadsAfter(state, end, now):
 		// What such a use is not: a renewal. Without an entry it is not noted.
 		s.Mode, s.Ended, ref.entry = policy.ModeExpiredRead, end.At, nil
@@ -179,11 +182,20 @@ func (t *Table) authenticateHandle(p token.Presented, addr netip.Addr, now time.
 		return s, Ref{}, byState[token.StateRevoked]
 	case owner.Principal.Status != principal.Active:
 		return s, Ref{}, byState[token.StateOwnerInactive]
+	case record.Submitter != "" && record.Kind == token.JobKind && !t.submitterStands(record):
+		return s, Ref{}, byState[token.StateOwnerInactive]
 	case !record.Until.IsZero() && !now.Before(record.Until):
 		return s, Ref{}, byState[token.StateExpired]
 	}
 	s.Principal, s.Addr, s.Until, s.By = owner.Principal, addr, record.Until, token.ClockExpires
 	return s, Ref{owner: e.owner}, nil
+}
+
+// submitterStands reports whether who handed a job in for somebody else, and got
+// its handle, is still the one that it was.
+func (t *Table) submitterStands(h *Handle) bool {
+	p := t.owner(h.Submitter).person.Load()
+	return p != nil && p.Principal.Status == principal.Active && p.Principal.Epochs.Person == h.SubmitterPerson
 }
 
 // endsHandles reports whether the token that submitted a job was reported

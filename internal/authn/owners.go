@@ -26,7 +26,8 @@ type owner struct {
 type person struct {
 	principal.Principal
 	token.Holder
-	networks []policy.Rules // those that limit where tokens may be used from
+	networks []policy.Rules      // those that limit where tokens may be used from
+	owned    principal.Ownership // of a service
 }
 
 func (t *Table) owner(id principal.ID) *owner {
@@ -53,12 +54,18 @@ func (t *Table) applyPeople(c Change) {
 	}
 	t.applying.Lock()
 	defer t.applying.Unlock()
+	touched := t.touched(c.Principals) // before and after: whom they left counts as well
 	for _, p := range c.Principals {
 		o := t.owner(p.ID)
 		if known := o.person.Load(); known == nil || known.Principal.Version < p.Version {
 			o.person.Store(t.personUnder(p))
+			t.index(p)
 		}
 	}
+	for id := range t.touched(c.Principals) {
+		touched[id] = true
+	}
+	t.recompute(touched)
 	changed := false
 	for _, l := range c.Levels {
 		if known, ok := t.levels.Named[l.Name]; ok && known.Version >= l.Version {
@@ -82,11 +89,13 @@ func (t *Table) ApplyOutages(o token.Outages) {
 	t.everybody()
 }
 
-// everybody is computed anew.
+// everybody is computed anew. The list is taken first: who answers for a
+// service is looked up in it again.
 func (t *Table) everybody() {
 	t.mu.RLock()
-	defer t.mu.RUnlock()
-	for _, o := range t.owners {
+	all := slices.Collect(maps.Values(t.owners))
+	t.mu.RUnlock()
+	for _, o := range all {
 		if p := o.person.Load(); p != nil {
 			o.person.Store(t.personUnder(p.Principal))
 		}
@@ -97,10 +106,15 @@ func (t *Table) everybody() {
 func (t *Table) personUnder(p principal.Principal) *person {
 	rules := t.levels.For(p.Groups)
 	limited := slices.DeleteFunc(slices.Clone(rules), func(r policy.Rules) bool { return len(r.Networks) == 0 })
-	return &person{
+	out := &person{
 		Principal: p, networks: limited,
 		Holder: token.Holder{Status: p.Status, Epochs: p.Epochs, Terms: policy.Terms(rules), Outages: t.outages},
 	}
+	if p.Kind == principal.Service {
+		out.owned = t.ownedBy(&p)
+		out.QuarantineAt = out.owned.QuarantineAt()
+	}
+	return out
 }
 
 // Holder is what bears on the tokens of a principal as it stands in p, which

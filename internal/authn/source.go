@@ -16,6 +16,7 @@ type Change struct {
 	Revision   int64
 	Principals []principal.Principal
 	Tokens     []token.Token
+	Consents   []principal.Consent
 	Levels     []policy.Level
 	Blocks     []block.Block // for the list of blocks; the table has no use for them
 }
@@ -28,9 +29,13 @@ type Handle struct {
 	Job    string
 	Owner  principal.ID
 	Via    token.ID
-	Person int64     // the owner's person epoch at submit
-	Until  time.Time // zero: the job has not ended
-	Leaked bool      // reported: it authenticates nobody any more
+	Person int64 // the owner's person epoch at submit
+	// Submitter handed the job in for its owner, and got the handle: it ends with
+	// that one as well; empty: the owner did.
+	Submitter       principal.ID
+	SubmitterPerson int64
+	Until           time.Time // zero: the job has not ended
+	Leaked          bool      // reported: it authenticates nobody any more
 }
 
 // LastUse is a use of a token that is not yet in the store.

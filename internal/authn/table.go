@@ -44,6 +44,10 @@ type Table struct {
 	applying sync.Mutex
 	levels   policy.Levels
 	outages  token.Outages
+	services services
+
+	consentMu sync.RWMutex
+	consents  consents
 
 	dirtyMu sync.Mutex
 	dirty   []*entry
@@ -73,6 +77,8 @@ type handle struct {
 func New(now clock.Func, maxStaleness time.Duration, base policy.Rules) *Table {
 	t := &Table{now: now, maxStaleness: maxStaleness, owners: map[principal.ID]*owner{}}
 	t.levels = policy.Levels{Base: base, Named: map[string]policy.Level{}}
+	t.services = services{all: map[principal.ID]bool{}, members: map[string]map[principal.ID]bool{}}
+	t.consents = consents{byID: map[string]principal.Consent{}, byGiver: map[principal.ID][]string{}}
 	t.Fresh()
 	return t
 }
@@ -84,6 +90,7 @@ func (t *Table) Fresh() { t.fresh.Store(t.now().UnixMicro()) }
 // Authenticate sees it.
 func (t *Table) Apply(c Change) {
 	t.applyPeople(c)
+	t.applyConsents(c.Consents)
 	for i := range c.Tokens {
 		k := c.Tokens[i]
 		e := t.tokens.getOrMake(publicOf(k.ID), func() *entry { return &entry{owner: t.owner(k.Owner)} })

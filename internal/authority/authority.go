@@ -43,6 +43,17 @@ type Table interface {
 	Judge(*token.Token, *principal.Principal, time.Time) (token.State, token.Ending)
 	// Holder is what bears on the tokens of a principal.
 	Holder(principal.Principal) token.Holder
+	// Controls reports whether somebody is one of the active owners of a service.
+	Controls(who, service principal.ID) bool
+	// Ownership is who answers for a service as it stands there, with people as
+	// they are in the place of those in the table.
+	Ownership(service principal.Principal, instead ...principal.Principal) principal.Ownership
+	// Services are all services.
+	Services() []principal.Principal
+	// Consent is a consent by its id.
+	Consent(id string) (principal.Consent, bool)
+	// SeenConsent is like SeenToken.
+	SeenConsent(principal.Consent)
 	// Rules are what bears on the members of groups.
 	Rules(groups []string) []policy.Rules
 	// Levels are all levels of policy.
@@ -157,6 +168,12 @@ func (a *Authority) commit(ctx context.Context, s *policy.Subject, d Decision, e
 		return 0, err
 	}
 	defer release()
+	for i := range d.Tokens {
+		// Who answered for a service when the request came may not do so any more.
+		if t := &d.Tokens[i]; t.New.Kind == token.Service && t.New.Owner != s.Principal.ID && (t.Old == nil || !s.IsAdmin()) && !a.answersFor(s, t.New.Owner) {
+			return 0, ErrNoToken
+		}
+	}
 	return a.store.Commit(ctx, d, events...)
 }
 

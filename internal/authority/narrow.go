@@ -9,6 +9,7 @@ import (
 	"gradegate/internal/audit"
 	"gradegate/internal/fault"
 	"gradegate/internal/policy"
+	"gradegate/internal/principal"
 	"gradegate/internal/token"
 )
 
@@ -33,7 +34,7 @@ func (a *Authority) NarrowToken(ctx context.Context, s *policy.Subject, idOrName
 		if err != nil {
 			return t, err
 		}
-		if err := policy.Decide(s, policy.TokenNarrow, policy.Resource{Owner: t.Owner}); err != nil {
+		if err := policy.Decide(s, policy.TokenNarrow, a.resource(s, t.Owner)); err != nil {
 			return token.Token{}, masked(err)
 		}
 		if n.Version != 0 && n.Version != t.Version {
@@ -141,6 +142,9 @@ func (a *Authority) EnsureToken(ctx context.Context, s *policy.Subject, c Create
 	if err := policy.Decide(s, policy.TokenCreate, policy.Resource{Owner: s.Principal.ID}); err != nil {
 		return Ensured{}, err
 	}
+	if s.Principal.Kind == principal.Service {
+		return Ensured{}, errServiceMints
+	}
 	r := repeat(s, idem, "token.ensure", c)
 	again := func(known Reply) (Ensured, error) {
 		made, err := a.reissue(ctx, r)(known)
@@ -157,7 +161,7 @@ func (a *Authority) EnsureToken(ctx context.Context, s *policy.Subject, c Create
 				return Ensured{Issued: Issued{Token: t}}, nil
 			}
 		}
-		made, err := a.createOnce(ctx, s, c, r)
+		made, err := a.createOnce(ctx, s, s.Principal, c, r)
 		if err != nil && fault.CodeOf(err) == "name_taken" {
 			err = ErrMoved // somebody made it meanwhile
 		}

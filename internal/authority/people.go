@@ -2,6 +2,7 @@ package authority
 
 import (
 	"context"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -117,6 +118,9 @@ func (a *Authority) inviteOnce(ctx context.Context, s *policy.Subject, u NewUser
 		d.Principals, events = []PrincipalChange{{New: p}}, append(events, e)
 	case err != nil:
 		return out, err
+	case known.Kind == principal.Service:
+		return out, fault.New(fault.Invalid, "service_invite", "%s is a service: nobody signs in as one.", known.Name).
+			WithFix("One of its owners makes its tokens: gradegate token create --service %s", known.Name)
 	default:
 		if u.Role != "" && u.Role != known.Role {
 			return out, fault.New(fault.Conflict, "role_differs", "%s exists with the role %s; an invite does not change it.", known.Name, known.Role).
@@ -325,7 +329,8 @@ func (a *Authority) person(ctx context.Context, s *policy.Subject, idOrName stri
 		if action == audit.UserOffboard {
 			e.Detail = map[string]string{"cancel_jobs": strconv.FormatBool(out.CancelBefore == out.Epochs.Person)}
 		}
-		if _, err := a.commit(ctx, s, Decision{Principals: []PrincipalChange{{Old: &p, New: out}}}, e); err != nil {
+		events := append([]audit.Event{e}, a.orphans(s, p, out, e.At)...)
+		if _, err := a.commit(ctx, s, Decision{Principals: []PrincipalChange{{Old: &p, New: out}}}, events...); err != nil {
 			return p, err
 		}
 		a.table.Drain(p.ID)
@@ -401,6 +406,12 @@ func (a *Authority) UpdateUser(ctx context.Context, s *policy.Subject, idOrName 
 		if u.Role != nil && *u.Role != p.Role && !s.Local && p.ID == s.Principal.ID {
 			return p, errOwnRole
 		}
+		if u.Role != nil && *u.Role != principal.User && p.Kind == principal.Service {
+			return p, fault.New(fault.Invalid, "service_role", "A service has no role but user.").WithFix("Leave --role out.")
+		}
+		if u.Groups != nil && !s.Local && p.ID == s.Principal.ID && a.wouldOwn(p, *u.Groups) {
+			return p, errOwnGroups
+		}
 		out, err := p.Update(u.Role, u.Email, u.Groups, a.now())
 		if err != nil || out.Version == p.Version {
 			return p, err
@@ -408,13 +419,25 @@ func (a *Authority) UpdateUser(ctx context.Context, s *policy.Subject, idOrName 
 		e := a.event(s, audit.UserUpdate, a.now())
 		e.Target, e.Owner = string(p.ID), string(p.ID)
 		e.Detail = map[string]string{"role": string(out.Role), "groups": strings.Join(out.Groups, " ")}
-		if _, err := a.commit(ctx, s, Decision{Principals: []PrincipalChange{{Old: &p, New: out}}}, e); err != nil {
+		events := append([]audit.Event{e}, a.orphans(s, p, out, e.At)...)
+		if _, err := a.commit(ctx, s, Decision{Principals: []PrincipalChange{{Old: &p, New: out}}}, events...); err != nil {
 			return p, err
 		}
 		a.table.Drain(p.ID)
 		return out, nil
 	})
 }
+
+// wouldOwn reports whether these groups would make somebody an owner of a
+// service who is none.
+func (a *Authority) wouldOwn(p principal.Principal, groups []string) bool {
+	return slices.ContainsFunc(a.table.Services(), func(v principal.Principal) bool {
+		return v.OwnerGroup != "" && slices.Contains(groups, v.OwnerGroup) && !slices.Contains(p.Groups, v.OwnerGroup)
+	})
+}
+
+var errOwnGroups = fault.New(fault.Conflict, "that_is_you", "You cannot put yourself into a group that answers for a service.").
+	WithFix("Let another administrator do it, or do it on the server's machine with --data DIR.")
 
 // errOwnRole keeps the last administrator from locking everybody out.
 var errOwnRole = fault.New(fault.Conflict, "that_is_you", "You cannot change your own role.").

@@ -25,12 +25,16 @@ func (a *Authority) Renew(ctx context.Context, s *policy.Subject, idOrName strin
 		}
 		itself := t.ID == s.Token
 		if !itself {
-			if err := policy.Decide(s, policy.TokenRenew, policy.Resource{Owner: t.Owner}); err != nil {
+			if err := policy.Decide(s, policy.TokenRenew, a.resource(s, t.Owner)); err != nil {
 				return Renewed{}, masked(err)
 			}
 		}
+		owner, err := a.ownerOf(ctx, s, &t)
+		if err != nil {
+			return Renewed{}, err
+		}
 		now := a.now()
-		h, past := a.table.Holder(s.Principal), a.table.History(&t)
+		h, past := a.table.Holder(owner), a.table.History(&t)
 		if state := t.State(&h, past, now); state != token.StateActive {
 			return Renewed{}, fault.New(fault.Conflict, "token_"+string(state), "The token is %s and cannot be renewed.", state).
 				WithFix("Create another one: gradegate token create")

@@ -8,6 +8,7 @@ import (
 	"gradegate/internal/audit"
 	"gradegate/internal/fault"
 	"gradegate/internal/policy"
+	"gradegate/internal/principal"
 	"gradegate/internal/token"
 )
 
@@ -33,14 +34,18 @@ func (a *Authority) rotateOnce(ctx context.Context, s *policy.Subject, r Rotate,
 	if err != nil {
 		return Issued{}, err
 	}
-	if err := policy.Decide(s, policy.TokenRotate, policy.Resource{Owner: old.Owner}); err != nil {
+	if err := policy.Decide(s, policy.TokenRotate, a.resource(s, old.Owner)); err != nil {
 		return Issued{}, masked(err)
 	}
 	if err := covers(s, &old); err != nil {
 		return Issued{}, err
 	}
+	owner, err := a.ownerOf(ctx, s, &old)
+	if err != nil {
+		return Issued{}, err
+	}
 	now := a.now()
-	if err := a.rotatable(&old, s, now); err != nil {
+	if err := a.rotatable(&old, &owner, now); err != nil {
 		return Issued{}, err
 	}
 	var d Decision
@@ -56,7 +61,7 @@ func (a *Authority) rotateOnce(ctx context.Context, s *policy.Subject, r Rotate,
 		grace = *r.Grace
 	}
 	secret := token.NewSecret(old.NextKind())
-	h := a.table.Holder(s.Principal)
+	h := a.table.Holder(owner)
 	how := token.Rotation{Grace: grace, Compromised: r.Compromised}
 	if !s.SignedIn.IsZero() && now.Sub(s.SignedIn) <= freshSignIn {
 		how.NewFamily = token.Family(newID("fam_", now))
@@ -118,14 +123,14 @@ var errWider = fault.New(fault.Denied, "token_wider", "That token can do more th
 	WithFix("Use that token itself, or your session: gradegate login")
 
 // rotatable refuses what has ended: a token that is over has nothing to pass on.
-func (a *Authority) rotatable(t *token.Token, s *policy.Subject, now time.Time) error {
+func (a *Authority) rotatable(t *token.Token, owner *principal.Principal, now time.Time) error {
 	switch t.Kind {
 	case token.Personal, token.Service, token.Legacy:
 	default:
 		return fault.New(fault.Invalid, "kind_not_rotatable", "A token of kind %s is not rotated.", t.Kind).
 			WithFix("Make a personal token: gradegate token create")
 	}
-	if state, _ := a.state(t, &s.Principal, now); state != token.StateActive {
+	if state, _ := a.state(t, owner, now); state != token.StateActive {
 		return fault.New(fault.Conflict, "token_"+string(state), "The token is %s and has nothing to pass on.", state).
 			WithFix("Create another one: gradegate token create")
 	}

@@ -27,6 +27,8 @@ type Store interface {
 	Levels(ctx context.Context) ([]policy.Level, error)
 	// Blocks are all blocks by address, those that are over included.
 	Blocks(ctx context.Context) ([]block.Block, error)
+	// Consents are those that somebody gave or was given, by id.
+	Consents(ctx context.Context, who principal.ID) ([]principal.Consent, error)
 	// Reply finds what was answered to an Idempotency-Key, unless it has lapsed.
 	// A missing one is NotFound.
 	Reply(ctx context.Context, key ReplyKey, now time.Time) (Reply, error)
@@ -43,6 +45,7 @@ type Decision struct {
 	Tokens     []TokenChange
 	Levels     []LevelChange
 	Blocks     []BlockChange
+	Consents   []ConsentChange
 	// MaxPersonal, if above zero, refuses the decision with Conflict
 	// "token_limit" when the owner of an inserted personal token would have
 	// more than that many personal tokens that count (R3.1), says Counts.
@@ -79,6 +82,13 @@ type LevelChange struct {
 type BlockChange struct {
 	Old *block.Block
 	New block.Block
+}
+
+// ConsentChange inserts New if Old is nil; otherwise it replaces Old, if its
+// version still stands.
+type ConsentChange struct {
+	Old *principal.Consent
+	New principal.Consent
 }
 
 // ReplyKey is SHA-256 over the subject and its Idempotency-Key.

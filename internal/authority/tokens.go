@@ -35,22 +35,33 @@ func (a *Authority) CreateToken(ctx context.Context, s *policy.Subject, c Create
 	if err := policy.Decide(s, policy.TokenCreate, policy.Resource{Owner: s.Principal.ID}); err != nil {
 		return Issued{}, err
 	}
+	if s.Principal.Kind == principal.Service {
+		return Issued{}, errServiceMints
+	}
 	r := repeat(s, idem, "token.create", c)
-	return once(ctx, a, r, a.reissue(ctx, r), func() (Issued, error) { return a.createOnce(ctx, s, c, r) })
+	return once(ctx, a, r, a.reissue(ctx, r), func() (Issued, error) { return a.createOnce(ctx, s, s.Principal, c, r) })
 }
 
-func (a *Authority) createOnce(ctx context.Context, s *policy.Subject, c Create, r repeatable) (Issued, error) {
+var errServiceMints = fault.New(fault.Denied, "service_mints", "A service makes no tokens: those who answer for it do.").
+	WithFix("Ask one of its owners to run: gradegate token create --service NAME")
+
+// createOnce issues a token to its owner: the subject itself, or a service that
+// it answers for.
+func (a *Authority) createOnce(ctx context.Context, s *policy.Subject, owner principal.Principal, c Create, r repeatable) (Issued, error) {
 	now := a.now()
-	own, err := a.store.TokensOf(ctx, s.Principal.ID)
+	own, err := a.store.TokensOf(ctx, owner.ID)
 	if err != nil {
 		return Issued{}, err
 	}
-	rules := a.demands(&s.Principal, now)
-	if only := rules.SessionsOnly; only.Value {
+	rules, kind := a.demands(&owner, now), token.Personal
+	if owner.Kind == principal.Service {
+		kind = token.Service
+	}
+	if only := rules.SessionsOnly; only.Value && kind == token.Personal {
 		return Issued{}, fault.New(fault.Denied, "sessions_only", "The policy of %s allows sessions only.", only.Level).
 			With("policy", only.Level).WithFix("Use the session of your login: gradegate login")
 	}
-	d := Decision{MaxPersonal: rules.MaxPersonal.Value, Counts: func(t *token.Token) bool { return a.counts(t, &s.Principal, now) }}
+	d := Decision{MaxPersonal: rules.MaxPersonal.Value, Counts: func(t *token.Token) bool { return a.counts(t, &owner, now) }}
 	var events []audit.Event
 	if c.Replace != "" {
 		old, err := pick(own, c.Replace)
@@ -68,8 +79,8 @@ func (a *Authority) createOnce(ctx context.Context, s *policy.Subject, c Create,
 		events = append(events, e)
 		own = slices.DeleteFunc(own, func(t token.Token) bool { return t.ID == old.ID })
 	}
-	secret := token.NewSecret(token.Personal)
-	t, err := a.draft(s, c, secret, own, rules, now)
+	secret := token.NewSecret(kind)
+	t, err := a.draft(s, &owner, c, secret, own, rules, now)
 	if err != nil {
 		return Issued{}, err
 	}
@@ -95,7 +106,12 @@ func (a *Authority) createOnce(ctx context.Context, s *policy.Subject, c Create,
 // counts reports whether a token is one of the personal tokens that its owner
 // has: not over, not dead by an epoch, and not followed by a successor.
 func (a *Authority) counts(t *token.Token, owner *principal.Principal, now time.Time) bool {
-	if t.Kind != token.Personal || t.Successor != "" {
+	return t.Kind == token.Personal && a.lives(t, owner, now)
+}
+
+// lives reports whether a token is not over, and not followed by a successor.
+func (a *Authority) lives(t *token.Token, owner *principal.Principal, now time.Time) bool {
+	if t.Successor != "" {
 		return false
 	}
 	switch state, _ := a.state(t, owner, now); state {
@@ -105,20 +121,19 @@ func (a *Authority) counts(t *token.Token, owner *principal.Principal, now time.
 	return false
 }
 
-// draft is the record of a new personal token, under the rules.
-func (a *Authority) draft(s *policy.Subject, c Create, secret token.Secret, own []token.Token, rules policy.Demands, now time.Time) (token.Token, error) {
+// draft is the record of a new token of the owner, under the rules.
+func (a *Authority) draft(s *policy.Subject, owner *principal.Principal, c Create, secret token.Secret, own []token.Token, rules policy.Demands, now time.Time) (token.Token, error) {
 	name, err := tokenName(c.Name)
 	if err != nil {
 		return token.Token{}, err
 	}
+	p := secret.Presented()
 	for _, t := range own {
-		if t.Name == name && a.counts(&t, &s.Principal, now) {
-			return token.Token{}, fault.New(fault.Conflict, "name_taken", "You already have a token of that name.").
-				WithFix("Rotate it (gradegate token rotate %s) or choose another name.", fault.Word(name))
+		if t.Name == name && t.Kind == p.Kind && a.lives(&t, owner, now) {
+			return token.Token{}, nameTaken(&t)
 		}
 	}
-	granted := s.Scopes
-	scopes, err := policy.Narrow(c.Scopes, granted)
+	scopes, err := grant(c.Scopes, s.Scopes, p.Kind)
 	if err != nil {
 		return token.Token{}, err
 	}
@@ -133,16 +148,44 @@ func (a *Authority) draft(s *policy.Subject, c Create, secret token.Secret, own 
 	if len(competitions) == 0 {
 		competitions = s.Competitions
 	}
-	p := secret.Presented()
 	t := token.Token{
 		ID: p.Public.ID(), Version: 1, Kind: p.Kind, Digest: p.Digest, Name: name,
-		Owner: s.Principal.ID, Epochs: s.Principal.Epochs, Scopes: scopes, Competitions: competitions,
+		Owner: owner.ID, Epochs: owner.Epochs, Scopes: scopes, Competitions: competitions,
 		CIDRs: networks, Standing: token.Standard, Family: token.Family(newID("fam_", now)), Generation: 1,
 		IssuedAt: now, IssuedBy: s.Actor(), BornAt: now, Note: audit.Clean(c.Note, 200),
 		Renewal: token.Sliding, Lifetime: rules.Lifetime.Value, Idle: token.DefaultIdle, Unused: token.DefaultUnused,
 		MaxLifetime: rules.MaxLifetime.Value, RotateAfter: token.DefaultRotateAfter,
 	}
+	if t.Kind == token.Service {
+		t.Idle = token.ServiceIdle
+	}
 	return withLifetime(t, c, rules, now)
+}
+
+func nameTaken(t *token.Token) error {
+	if t.Kind == token.Service {
+		return fault.New(fault.Conflict, "name_taken", "The service already has a token of that name.").
+			WithFix("Rotate it (gradegate token rotate %s) or choose another name: --name NAME", t.ID)
+	}
+	return fault.New(fault.Conflict, "name_taken", "You already have a token of that name.").
+		WithFix("Rotate it (gradegate token rotate %s) or choose another name.", fault.Word(t.Name))
+}
+
+// grant gives the scopes of a new token. That of a service has those that a
+// program needs, and handles tokens only if that is asked for.
+func grant(asked, granted []string, kind token.Kind) ([]string, error) {
+	if kind != token.Service {
+		return policy.Narrow(asked, granted)
+	}
+	most := slices.DeleteFunc(slices.Clone(granted), func(x string) bool {
+		return !slices.Contains(policy.ServiceScopes, x) || len(asked) == 0 && x == policy.ScopeTokens
+	})
+	scopes, err := policy.Narrow(asked, most)
+	if err == nil && len(scopes) == 0 {
+		err = fault.New(fault.Denied, "scope_widened", "The token that you use has no scope that a service may have.").
+			With("required", policy.ServiceScopes).With("granted", granted).WithFix("Use your session: gradegate login")
+	}
+	return scopes, err
 }
 
 // outlive refuses a token that would outlive the one that makes it: only a
@@ -305,7 +348,7 @@ func (a *Authority) Tokens(ctx context.Context, s *policy.Subject, owner princip
 	if owner == "" {
 		owner = s.Principal.ID
 	}
-	if err := policy.Decide(s, policy.TokenRead, policy.Resource{Owner: owner}); err != nil {
+	if err := policy.Decide(s, policy.TokenRead, a.resource(s, owner)); err != nil {
 		return nil, err
 	}
 	list, err := a.store.TokensOf(ctx, owner)
@@ -324,7 +367,7 @@ func (a *Authority) Find(ctx context.Context, s *policy.Subject, idOrName string
 	if t.ID == s.Token {
 		return t, nil // whoever holds a token may look at it
 	}
-	if err := policy.Decide(s, policy.TokenRead, policy.Resource{Owner: t.Owner}); err != nil {
+	if err := policy.Decide(s, policy.TokenRead, a.resource(s, t.Owner)); err != nil {
 		return token.Token{}, masked(err)
 	}
 	return t, nil

@@ -16,6 +16,8 @@ type View struct {
 	Use    token.Use
 	// Guesses are wrong secrets that were tried with its id.
 	Guesses token.Guesses
+	// Ownerless: it is quarantined because nobody answers for its service.
+	Ownerless bool
 }
 
 // View computes what is shown of a token whose owner is known.
@@ -27,6 +29,7 @@ func (a *Authority) View(ctx context.Context, t token.Token) (View, error) {
 	h, past, now := a.table.Holder(owner), a.table.History(&t), a.now()
 	v := View{Token: t, Use: a.table.LastUse(t.ID), Guesses: a.table.Guesses(t.ID), Clocks: t.Clocks(&h, past, now)}
 	v.State, v.Ends = a.table.Judge(&t, &owner, now)
+	v.Ownerless = v.State == token.StateQuarantined && h.Quarantines(now)
 	if v.Ends.Clock == "" { // a decision came first; when it would have ended is still worth knowing
 		v.Ends = v.Clocks.Nearest()
 	}

@@ -44,6 +44,14 @@ type Gate interface {
 	// Admit checks the subject once more and holds off acknowledgements of
 	// revocations until release is called.
 	Admit(s *policy.Subject) (release func(), err error)
+	// Consented gives the person of that name or id for whom the subject may hand
+	// in by their consent. The refusal does not tell whether there is one.
+	Consented(s *policy.Subject, nameOrID, competition string) (principal.Principal, principal.Consent, error)
+	// AdmitFor is Admit for a job of somebody who consented to it; it holds off
+	// the acknowledgement of the end of that consent as well.
+	AdmitFor(s *policy.Subject, giver principal.ID, competition string) (principal.Principal, principal.Consent, func(), error)
+	// Controls reports whether somebody answers for a service.
+	Controls(who, service principal.ID) bool
 	// JobWish says what the present facts mean for a job.
 	JobWish(owner principal.ID, via token.ID, person int64) token.Wish
 	// HandleJob finds the job of a job handle or run token, whatever its state;
@@ -97,6 +105,7 @@ type Upload struct {
 	Competition string
 	Name        string    // file name, as the client calls it
 	Body        io.Reader // read to its end, or to the limit
+	OnBehalfOf  string    // name or id of who is to own the job; empty: the subject
 	SubmittedBy string    // free text
 	Labels      map[string]string
 	Entry       string
@@ -142,6 +151,10 @@ func (g *Grading) Submit(ctx context.Context, s *policy.Subject, u Upload, idem 
 	if err != nil {
 		return Submitted{}, err
 	}
+	owner, err := g.beneficiary(s, u)
+	if err != nil {
+		return Submitted{}, err
+	}
 	if !c.Open {
 		return Submitted{}, fault.New(fault.Conflict, "competition_closed", "The competition %s takes no submissions.", c.Name).
 			WithFix("gradegate competition list")
@@ -163,7 +176,7 @@ func (g *Grading) Submit(ctx context.Context, s *policy.Subject, u Upload, idem 
 	sub, err := g.receive(c, id, u, file, now)
 	var made Submitted
 	if err == nil {
-		made, err = token.Draw(func() (Submitted, error) { return g.admit(ctx, s, c, sub, id, u, idem, now) })
+		made, err = token.Draw(func() (Submitted, error) { return g.admit(ctx, s, owner, c, sub, id, u, idem, now) })
 	}
 	file.decided(!refused(err))
 	if refused(err) || made.Replayed {
@@ -175,6 +188,30 @@ func (g *Grading) Submit(ctx context.Context, s *policy.Subject, u Upload, idem 
 	return made, err
 }
 
+// beneficiary is who is to own a job: the subject, or who consented to it.
+func (g *Grading) beneficiary(s *policy.Subject, u Upload) (principal.ID, error) {
+	if u.OnBehalfOf == "" {
+		return s.Principal.ID, nil
+	}
+	p, _, err := g.Gate.Consented(s, u.OnBehalfOf, u.Competition)
+	return p.ID, err
+}
+
+// enter holds the gates of those whose end must not be acknowledged while the
+// job is admitted, and says in it whose it is at this moment.
+func (g *Grading) enter(s *policy.Subject, owner principal.ID, j *job.Job) (release func(), err error) {
+	if owner == s.Principal.ID {
+		return g.Gate.Admit(s)
+	}
+	p, c, release, err := g.Gate.AdmitFor(s, owner, j.Competition)
+	if err != nil {
+		return nil, err
+	}
+	j.Owner, j.Person = p.ID, p.Epochs.Person
+	j.Submitter, j.SubmitterEpoch, j.Consent = c.Taker, c.TakerEpoch, c.ID
+	return release, nil
+}
+
 // refused reports whether an error means that nothing was taken. After trouble
 // of ours nobody knows: then what it needs stays.
 func refused(err error) bool {
@@ -182,7 +219,7 @@ func refused(err error) bool {
 }
 
 // admit puts the job, its submission and its reservation into the store.
-func (g *Grading) admit(ctx context.Context, s *policy.Subject, c Competition, sub Submission, id job.ID, u Upload, idem Idem, now time.Time) (Submitted, error) {
+func (g *Grading) admit(ctx context.Context, s *policy.Subject, owner principal.ID, c Competition, sub Submission, id job.ID, u Upload, idem Idem, now time.Time) (Submitted, error) {
 	key, request := submitKey(idem), submitDigest(c.Name, sub, u)
 	if old, err := g.replay(ctx, key, request, idem); err != nil || old.Replayed {
 		return old, err
@@ -198,7 +235,6 @@ func (g *Grading) admit(ctx context.Context, s *policy.Subject, c Competition, s
 		State: job.Queued, Resources: c.Resources, CreatedAt: now,
 		Handle: h.Handle(g.Keys.Peppers()), Run: r.Handle(g.Keys.Peppers()),
 	}
-	sub.Owner = j.Owner
 	q := Reservation{
 		Since: QuotaDay(now), PerDay: c.PerDay, Concurrent: c.Concurrent,
 		GPUSeconds: int64(c.Resources.GPUs) * int64(c.Resources.TimeLimit/time.Second),
@@ -210,10 +246,11 @@ func (g *Grading) admit(ctx context.Context, s *policy.Subject, c Competition, s
 			Sealed: g.Keys.Seal([]byte(handle.Reveal()), idem.Key, idem.Presented.Reveal()),
 		}
 	}
-	release, err := g.Gate.Admit(s)
+	release, err := g.enter(s, owner, &j)
 	if err != nil {
 		return Submitted{}, err
 	}
+	sub.Owner = j.Owner
 	err = g.Store.InsertJob(ctx, j, sub, q, reply, g.submitEvent(s, j, sub, now))
 	release()
 	if err != nil && fault.CodeOf(err) == "reply_exists" {
@@ -231,6 +268,9 @@ func (g *Grading) submitEvent(s *policy.Subject, j job.Job, sub Submission, now 
 	e.Detail = map[string]string{"competition": j.Competition, "submission": sub.ID, "sha256": sub.Digest, "kind": sub.Kind}
 	if j.SubmittedBy != "" {
 		e.Detail["submitted_by"] = j.SubmittedBy
+	}
+	if j.Submitter != "" {
+		e.Detail["on_behalf_of"], e.Detail["act"], e.Detail["consent"] = string(j.Owner), string(j.Submitter), j.Consent
 	}
 	return e
 }
@@ -286,7 +326,7 @@ func submitKey(idem Idem) *[32]byte {
 }
 
 func submitDigest(competition string, sub Submission, u Upload) [32]byte {
-	text, _ := json.Marshal([]any{competition, sub.Digest, sub.Name, u.SubmittedBy, u.Labels, u.Entry, u.Args}) // strings always encode
+	text, _ := json.Marshal([]any{competition, sub.Digest, sub.Name, u.SubmittedBy, u.Labels, u.Entry, u.Args, u.OnBehalfOf}) // strings always encode
 	return sha256.Sum256(text)
 }
 

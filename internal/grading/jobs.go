@@ -27,14 +27,22 @@ func (g *Grading) see(ctx context.Context, s *policy.Subject, a policy.Action, i
 	if err != nil {
 		return Detail{}, err
 	}
-	r := policy.Resource{Owner: d.Job.Owner, Competition: d.Job.Competition, Job: string(id), Submitted: d.Job.CreatedAt}
-	if err := policy.Decide(s, a, r); err != nil {
+	if err := policy.Decide(s, a, g.Resource(s, &d.Job)); err != nil {
 		if fault.KindOf(err) == fault.NotFound {
 			return Detail{}, errNoJob
 		}
 		return Detail{}, err
 	}
 	return d, nil
+}
+
+// Resource is what an action on a job is aimed at: the subject's own, that of a
+// service that it answers for, or one that it handed in for its owner.
+func (g *Grading) Resource(s *policy.Subject, j *job.Job) policy.Resource {
+	r := policy.Resource{Owner: j.Owner, Competition: j.Competition, Job: string(j.ID), Submitted: j.CreatedAt}
+	me := s.Principal.ID
+	r.CoOwned = me != "" && me != j.Owner && (me == j.Submitter || g.Gate.Controls(me, j.Owner) || j.Submitter != "" && g.Gate.Controls(me, j.Submitter))
+	return r
 }
 
 func (g *Grading) detail(ctx context.Context, id job.ID) (Detail, error) {
@@ -52,17 +60,22 @@ func (g *Grading) detail(ctx context.Context, id job.ID) (Detail, error) {
 // Jobs lists jobs, newest first: the subject's own, or, for those who may read
 // everything, those of f.Owner or of all when f.Owner is "*".
 func (g *Grading) Jobs(ctx context.Context, s *policy.Subject, f Filter) ([]Detail, error) {
-	switch f.Owner {
-	case "":
+	switch {
+	case f.Submitter != "":
+		f.Submitter, f.Owner = s.Principal.ID, "" // what the subject handed in for others
+	case f.Owner == "":
 		f.Owner = s.Principal.ID
-	case "*":
+	case f.Owner == "*":
 		f.Owner = ""
 	}
-	r := policy.Resource{Owner: f.Owner, Competition: f.Competition}
+	r := policy.Resource{Owner: f.Owner, Competition: f.Competition, CoOwned: f.Owner != "" && g.Gate.Controls(s.Principal.ID, f.Owner)}
 	if s.Mode == policy.ModeExpiredRead {
 		r.Submitted = s.Ended.Add(-time.Microsecond) // only what is older is listed
 	}
-	if f.Owner == "" {
+	switch {
+	case f.Submitter != "":
+		r.Owner = s.Principal.ID
+	case f.Owner == "":
 		// Everybody's jobs: nobody owns that, so only a role can open it.
 		r.Owner = "usr_everybody"
 	}

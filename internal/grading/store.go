@@ -42,6 +42,7 @@ type Store interface {
 // Filter selects jobs. Zero members do not filter.
 type Filter struct {
 	Owner       principal.ID
+	Submitter   principal.ID // handed them in for their owners
 	Competition string
 	State       job.State
 	Before      job.ID // only older ones: the cursor

@@ -51,6 +51,7 @@ type tokenStore struct {
 	levels  []policy.Level
 	blocks  []block.Block
 	list    *block.List
+	given   []principal.Consent
 }
 
 func (s *tokenStore) Token(_ context.Context, id token.ID) (token.Token, error) {
@@ -118,6 +119,17 @@ func (s *tokenStore) Blocks(context.Context) ([]block.Block, error) {
 	return slices.Clone(s.blocks), s.dead
 }
 
+func (s *tokenStore) Consents(_ context.Context, who principal.ID) (out []principal.Consent, _ error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.given {
+		if c.Giver == who || c.Taker == who {
+			out = append(out, c)
+		}
+	}
+	return out, s.dead
+}
+
 func (s *tokenStore) Reply(_ context.Context, k authority.ReplyKey, now time.Time) (authority.Reply, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -176,6 +188,10 @@ func (s *tokenStore) apply(d authority.Decision) {
 	for _, b := range d.Blocks {
 		s.blocks = append(slices.DeleteFunc(s.blocks, func(x block.Block) bool { return x.ID == b.New.ID }), b.New)
 		s.list.Apply(b.New)
+	}
+	for _, x := range d.Consents {
+		s.given = append(slices.DeleteFunc(s.given, func(c principal.Consent) bool { return c.ID == x.New.ID }), x.New)
+		c.Consents = append(c.Consents, x.New)
 	}
 	for _, p := range d.Principals {
 		s.people[p.New.ID] = p.New
@@ -243,7 +259,7 @@ func (s *jobStore) Jobs(_ context.Context, f grading.Filter) (out []job.Job, _ e
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, j := range s.jobs {
-		if (f.Owner == "" || j.Owner == f.Owner) && (f.State == "" || j.State == f.State) && (f.Before == "" || j.ID < f.Before) {
+		if (f.Owner == "" || j.Owner == f.Owner) && (f.Submitter == "" || j.Submitter == f.Submitter) && (f.State == "" || j.State == f.State) && (f.Before == "" || j.ID < f.Before) {
 			out = append(out, j)
 		}
 	}
@@ -265,7 +281,7 @@ func (s *jobStore) InsertJob(_ context.Context, j job.Job, sub grading.Submissio
 		s.replies[r.Key] = *r
 	}
 	s.jobs[j.ID], s.submissions[sub.ID] = j, sub
-	s.table.ApplyHandle(authn.Handle{Handle: j.Handle, Kind: token.JobKind, Job: string(j.ID), Owner: j.Owner, Via: j.Via})
+	s.table.ApplyHandle(authn.Handle{Handle: j.Handle, Kind: token.JobKind, Job: string(j.ID), Owner: j.Owner, Via: j.Via, Person: j.Person, Submitter: j.Submitter, SubmitterPerson: j.SubmitterEpoch})
 	return nil
 }
 

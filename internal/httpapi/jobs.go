@@ -21,6 +21,7 @@ import (
 type jobsIn struct {
 	Competition string `query:"competition" maxLength:"63"`
 	State       string `query:"state" enum:"queued,dispatching,running,grading,canceling,canceled,succeeded,failed"`
+	ForOthers   bool   `query:"for_others" doc:"Those that one handed in for others, by their consent, instead of one's own"`
 	User        string `query:"user" maxLength:"200" doc:"Somebody's id or name, or * for everybody's; for administrators and auditors"`
 	Paging
 }
@@ -32,12 +33,18 @@ func (a *API) listJobs(ctx context.Context, s *policy.Subject, in *jobsIn) (api.
 		return page, errCursor
 	}
 	switch {
+	case in.ForOthers && in.User != "":
+		return page, fault.New(fault.Invalid, "query_invalid", "for_others and user exclude each other.").WithFix("Send one of them.")
+	case in.ForOthers && s.Local:
+		return page, nil // it hands in nothing
+	case in.ForOthers:
+		f.Submitter = s.Principal.ID
 	case in.User == "" && s.Local:
 		f.Owner = "*" // who has no jobs of his own means everybody's
 	case in.User == "*":
 		f.Owner = "*"
 	default:
-		owner, err := a.userID(ctx, s, in.User)
+		owner, err := a.userOrService(ctx, s, in.User)
 		if err != nil {
 			return page, err
 		}
@@ -52,7 +59,7 @@ func (a *API) listJobs(ctx context.Context, s *policy.Subject, in *jobsIn) (api.
 		page.NextCursor = string(list[in.Limit-1].Job.ID)
 	}
 	for _, d := range list {
-		page.Items = append(page.Items, viewJob(s, d))
+		page.Items = append(page.Items, a.viewJob(s, d))
 	}
 	return page, nil
 }
@@ -62,7 +69,7 @@ func (a *API) getJob(ctx context.Context, s *policy.Subject, in *ByID) (api.Job,
 	if err != nil {
 		return api.Job{}, err
 	}
-	return viewJob(s, d), nil
+	return a.viewJob(s, d), nil
 }
 
 func (a *API) cancelJob(ctx context.Context, s *policy.Subject, in *ByID) (api.CancelJob, error) {
@@ -70,7 +77,7 @@ func (a *API) cancelJob(ctx context.Context, s *policy.Subject, in *ByID) (api.C
 	if err != nil {
 		return api.CancelJob{}, err
 	}
-	return api.CancelJob{Job: viewJob(s, d), Already: string(already)}, nil
+	return api.CancelJob{Job: a.viewJob(s, d), Already: string(already)}, nil
 }
 
 func (a *API) result(ctx context.Context, s *policy.Subject, in *ByID) (api.Result, error) {
@@ -91,7 +98,7 @@ func (a *API) submit(c *call, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := f.only("submitted_by entry labels", "label", "arg"); err != nil {
+	if err := f.only("submitted_by on_behalf_of entry labels", "label", "arg"); err != nil {
 		return err
 	}
 	if form.file == nil {
@@ -106,13 +113,13 @@ func (a *API) submit(c *call, r *http.Request) error {
 	}
 	made, err := a.Grading.Submit(r.Context(), &c.subject, grading.Upload{
 		Competition: r.PathValue("id"), Name: form.file.FileName(), Body: form,
-		SubmittedBy: f.one("submitted_by"), Labels: labels, Entry: f.one("entry"), Args: f["arg"],
+		OnBehalfOf: f.one("on_behalf_of"), SubmittedBy: f.one("submitted_by"), Labels: labels, Entry: f.one("entry"), Args: f["arg"],
 	}, grading.Idem{Key: r.Header.Get("Idempotency-Key"), Presented: c.presented})
 	if err != nil {
 		return err
 	}
 	out := api.Submitted{
-		Job: viewJob(&c.subject, made.Detail), Handle: made.Handle.Reveal(), Warnings: []api.Warning{}, Replayed: made.Replayed,
+		Job: a.viewJob(&c.subject, made.Detail), Handle: made.Handle.Reveal(), Warnings: []api.Warning{}, Replayed: made.Replayed,
 	}
 	for _, w := range made.Warnings {
 		out.Warnings = append(out.Warnings, api.Warning{Code: w.Code, Detail: w.Detail})

@@ -119,7 +119,7 @@ func logAnswer(a *API, op *huma.Operation) {
 
 func submitForm(a *API, op *huma.Operation) {
 	a.form(op, "bundle", map[string]*huma.Schema{
-		"submitted_by": textOf(), "entry": textOf(), "labels": textOf(),
+		"submitted_by": textOf(), "on_behalf_of": textOf(), "entry": textOf(), "labels": textOf(),
 		"label": {Type: huma.TypeArray, Items: textOf()}, "arg": {Type: huma.TypeArray, Items: textOf()},
 	}, []string{"bundle"})
 	a.answers(op, "application/json", ref("Submitted"))

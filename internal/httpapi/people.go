@@ -76,7 +76,7 @@ func (a *API) updateUser(ctx context.Context, s *policy.Subject, in *updateUserI
 		}
 		u.Role = &role
 	}
-	return userOr(a.Authority.UpdateUser(ctx, s, in.ID, u))
+	return a.userWithStrands(a.Authority.UpdateUser(ctx, s, in.ID, u))
 }
 
 func userOr(p principal.Principal, err error) (api.User, error) {
@@ -122,7 +122,7 @@ func (a *API) inviteUser(ctx context.Context, s *policy.Subject, in *inviteIn) (
 func (a *API) suspendUser(ctx context.Context, s *policy.Subject, in *ByID) (api.User, error) {
 	p, err := a.Authority.SuspendUser(ctx, s, in.ID)
 	a.nudge()
-	return userOr(p, err)
+	return a.userWithStrands(p, err)
 }
 
 func (a *API) resumeUser(ctx context.Context, s *policy.Subject, in *ByID) (api.User, error) {
@@ -143,7 +143,7 @@ func (a *API) offboardUser(ctx context.Context, s *policy.Subject, in *offboardI
 	}
 	p, err := a.Authority.Offboard(ctx, s, in.ID, jobs == token.CancelAll)
 	a.nudge()
-	return userOr(p, err)
+	return a.userWithStrands(p, err)
 }
 
 func (a *API) revokeAllOfUser(ctx context.Context, s *policy.Subject, in *ByID) (api.User, error) {

@@ -94,6 +94,17 @@ func table() []route {
 		{post, "/v1/leaks", "reportLeaks", Reporting, open | tightens | accepted | bulky, nil, "Report leaked tokens", handle((*API).reportLeaks)},
 		{post, "/v1/verify", "verifyToken", Verifying, 0, &policy.TokenVerify, "Decide about somebody's token", handle((*API).verify)},
 
+		{get, "/v1/services", "listServices", Reading, 0, &policy.ServiceRead, "List the services that one answers for, or all of them", handle((*API).listServices)},
+		{post, "/v1/services", "createService", Changing, changes | creates | created | admins, &policy.ServiceCreate, "Make a service with two owners or a group", handle((*API).createService)},
+		{get, "/v1/services/{id}", "getService", Reading, 0, nil, "Show a service by id or name", handle((*API).getService)},
+		{patch, "/v1/services/{id}", "updateService", Changing, changes, nil, "Change who answers for a service", handle((*API).updateService)},
+		{get, "/v1/services/{id}/tokens", "listServiceTokens", Reading, 0, nil, "List the tokens of a service", handle((*API).listServiceTokens)},
+		{post, "/v1/services/{id}/tokens", "createServiceToken", Changing, changes | creates | created, nil, "Make a token of a service that one answers for", handle((*API).createServiceToken)},
+
+		{get, "/v1/consents", "listConsents", Reading, 0, &policy.ConsentRead, "List the consents that one gave and was given", handle((*API).listConsents)},
+		{post, "/v1/consents", "giveConsent", Changing, changes | creates | created, &policy.ConsentGive, "Let somebody hand in jobs that are one's own", handle((*API).giveConsent)},
+		{del, "/v1/consents/{id}", "withdrawConsent", Changing, changes | tightens, &policy.ConsentEnd, "End a consent at once", handle((*API).withdrawConsent)},
+
 		{get, "/v1/users", "listUsers", Reading, admins, &policy.UserRead, "List users", handle((*API).listUsers)},
 		{post, "/v1/users", "createUser", Changing, changes | creates | created | admins, &policy.UserManage, "Create a user without a credential", handle((*API).createUser)},
 		{get, "/v1/users/{id}", "getUser", Reading, admins, &policy.UserRead, "Show a user by id or name", handle((*API).getUser)},

@@ -38,7 +38,7 @@ type (
 func (a *API) whoami(_ context.Context, s *policy.Subject, _ *None) (api.Whoami, error) {
 	out := api.Whoami{
 		TokenID: string(s.Token), Kind: s.Kind.String(), Scopes: some(s.Scopes), Job: s.Job,
-		Until: instant(s.Until), By: string(s.By), Mode: modeOf(s)[0],
+		Until: instant(s.Until), By: string(s.By), Mode: modeOf(s)[0], Warnings: a.warnings(s),
 	}
 	if s.Local {
 		out.Kind, out.Scopes = "local", []string{policy.ScopeAdmin}

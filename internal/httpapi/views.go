@@ -75,6 +75,9 @@ func (a *API) viewToken(ctx context.Context, t token.Token) (api.Token, error) {
 			Successor: string(t.Successor), GraceUntil: instant(t.GraceUntil),
 		},
 	}
+	if v.Ownerless && out.Reason == "" {
+		out.Reason = "service_ownerless"
+	}
 	for _, p := range t.CIDRs {
 		out.AllowedCIDRs = append(out.AllowedCIDRs, p.String())
 	}
@@ -199,17 +202,19 @@ func viewCompetition(c grading.Competition) api.Competition {
 
 // viewJob shows a job as far as the subject may see it: the grade needs a
 // scope of its own.
-func viewJob(s *policy.Subject, d grading.Detail) api.Job {
+func (a *API) viewJob(s *policy.Subject, d grading.Detail) api.Job {
 	j, sub := d.Job, d.Submission
 	out := api.Job{
-		ID: string(j.ID), Competition: j.Competition, UserID: string(j.Owner), TokenID: string(j.Via), SubmittedBy: j.SubmittedBy,
+		ID: string(j.ID), Competition: j.Competition, UserID: string(j.Owner), SubmittedByUser: string(j.Owner), TokenID: string(j.Via), SubmittedBy: j.SubmittedBy,
 		Labels: j.Labels, State: string(j.State), Reason: j.Reason, Detail: j.Detail,
 		Submission: api.Submission{ID: sub.ID, Kind: sub.Kind, Name: sub.Name, SHA256: sub.Digest, Size: sub.Size, Entry: sub.Entry},
 		Resources:  viewResources(j.Resources), Isolation: j.Isolation, GPUs: j.GPUs,
 		CreatedAt: j.CreatedAt, StartedAt: instant(j.StartedAt), EndedAt: instant(j.EndedAt), ETag: versionTag(j.Version),
 	}
-	r := policy.Resource{Owner: j.Owner, Competition: j.Competition, Job: string(j.ID), Submitted: j.CreatedAt}
-	if policy.Decide(s, policy.JobResult, r) == nil {
+	if j.Submitter != "" {
+		out.SubmittedByUser, out.Act = string(j.Submitter), &api.Act{Sub: string(j.Submitter), Consent: j.Consent}
+	}
+	if policy.Decide(s, policy.JobResult, a.Grading.Resource(s, &j)) == nil {
 		out.Scores = j.Scores
 	}
 	if sub.Kind == grading.Program && !j.StartedAt.IsZero() && !j.EndedAt.IsZero() {

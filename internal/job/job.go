@@ -66,12 +66,16 @@ type Job struct {
 	Competition string
 	Submission  string // id of the submission
 	Via         token.ID
-	Person      int64        // the owner's person epoch at submit
-	OnBehalfOf  principal.ID // verified by consent; empty otherwise
-	SubmittedBy string       // free text, unverified
-	Labels      map[string]string
-	Args        []string // of the program
-	State       State
+	Person      int64 // the owner's person epoch at submit
+	// Submitter handed it in for its owner, by the consent of that id, at this
+	// person epoch of its own; empty: the owner did. It is verified.
+	Submitter      principal.ID
+	SubmitterEpoch int64
+	Consent        string
+	SubmittedBy    string // free text, unverified
+	Labels         map[string]string
+	Args           []string // of the program
+	State          State
 	// Reason is a stable word when State is Failed or Canceled: "time_limit",
 	// "lost", "exit_code", "bad_predictions", "owner", "revoked", "offboarded" …
 	Reason string

@@ -7,6 +7,7 @@
 package policy
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -42,6 +43,8 @@ type Subject struct {
 	// peer's uid, for the audit trail.
 	Local    bool
 	LocalUID uint32
+	// Ownerless is since when nobody has answered for the service that it is.
+	Ownerless time.Time
 	// Mode is "", ModeQuarantined or ModeExpiredRead.
 	Mode  string
 	Ended time.Time   // of a token in ModeExpiredRead
@@ -113,6 +116,10 @@ const (
 // UserScopes is what a personal token carries unless less is asked for.
 var UserScopes = []string{ScopeSubmit, ScopeRead, ScopeCancel, ScopeResults, ScopeTokens}
 
+// ServiceScopes is the most that the tokens of a service carry: what a program
+// needs. It may rotate its own token; it makes no others.
+var ServiceScopes = UserScopes
+
 // Scopes lists every scope that exists.
 var Scopes = []string{ScopeSubmit, ScopeRead, ScopeCancel, ScopeResults, ScopeTokens, ScopeVerify, ScopeAudit, ScopeAdmin}
 
@@ -127,6 +134,12 @@ var (
 	TokenNarrow    = Action{Name: "token.narrow", Scope: ScopeTokens, Own: true}
 	TokenRenew     = Action{Name: "token.renew", Scope: ScopeTokens, Own: true}
 	TokenVerify    = Action{Name: "token.verify", Scope: ScopeVerify, Own: true, Role: principal.Admin}
+	ServiceRead    = Action{Name: "service.read", Scope: ScopeTokens, Own: true, Role: principal.Admin, Reads: true}
+	ServiceOwn     = Action{Name: "service.owners", Scope: ScopeTokens, Own: true, Role: principal.Admin}
+	ServiceCreate  = Action{Name: "service.create", Scope: ScopeAdmin, Role: principal.Admin}
+	ConsentGive    = Action{Name: "consent.give", Scope: ScopeTokens, Own: true}
+	ConsentRead    = Action{Name: "consent.read", Own: true, Role: principal.Admin, Reads: true}
+	ConsentEnd     = Action{Name: "consent.withdraw", Scope: ScopeTokens, Own: true, Role: principal.Admin}
 	UserManage     = Action{Name: "user.manage", Scope: ScopeAdmin, Role: principal.Admin}
 	TokenImport    = Action{Name: "token.import", Scope: ScopeAdmin, Role: principal.Admin}
 	UserRead       = Action{Name: "user.read", Scope: ScopeAdmin, Role: principal.Admin, Reads: true}
@@ -151,6 +164,9 @@ type Resource struct {
 	Competition string       // "" if it is in none
 	Job         string       // the job's id, for job handles
 	Submitted   time.Time    // when the job was submitted
+	// CoOwned: the subject answers for the service that owns it, or handed the
+	// job in for its owner. It may then do what the owner may.
+	CoOwned bool
 }
 
 // Decide returns nil if the subject may perform the action on the resource.
@@ -163,7 +179,7 @@ func Decide(s *Subject, a Action, r Resource) error {
 	if s.Local {
 		return decideLocal(a, r)
 	}
-	own := a.Own && (r.Owner == "" || r.Owner == s.Principal.ID)
+	own := a.Own && (r.Owner == "" || r.Owner == s.Principal.ID || r.CoOwned && s.Mode == "")
 	if s.Mode == ModeExpiredRead && !(a.Expired && own) {
 		return Expired(s)
 	}
@@ -178,7 +194,7 @@ func Decide(s *Subject, a Action, r Resource) error {
 		return hidden()
 	}
 	if s.Mode == ModeQuarantined && !(a.Quarantined && own) {
-		return denied(a, "The token is quarantined: it may read and cancel its own jobs, nothing else.")
+		return quarantined(s, a)
 	}
 	// What is not one's own needs the administrative scope: a submit token of
 	// an administrator sees its owner's things only.
@@ -196,6 +212,16 @@ func Decide(s *Subject, a Action, r Resource) error {
 		return denied(a, "The token is limited to other competitions.").With("competitions", s.Competitions)
 	}
 	return nil
+}
+
+func quarantined(s *Subject, a Action) error {
+	err := denied(a, "The token is quarantined: it may read and cancel its own jobs, nothing else.")
+	if s.Ownerless.IsZero() {
+		return err
+	}
+	err.Code = "service_ownerless"
+	err.Detail = fmt.Sprintf("Nobody has answered for the service %s since %s: its tokens may read and cancel its own jobs, nothing else.", s.Principal.Name, s.Ownerless.UTC().Format(time.RFC3339))
+	return err.WithFix("Ask an administrator to run: gradegate service owners %s --add NAME --add NAME", s.Principal.Name)
 }
 
 func decideHandle(s *Subject, a Action, r Resource) error {

@@ -85,9 +85,20 @@ type Principal struct {
 	// does not forget what an off-boarding has decided.
 	CancelBefore int64
 	// Groups are the names of the groups whose policies bear on its tokens.
-	Groups    []string
-	CreatedAt time.Time
-	ChangedAt time.Time
+	Groups []string
+	// Left are the groups that it is not in any more, and since when, as far back
+	// as that decides when a service lost its last owner.
+	Left []Departure
+	// InactiveSince is when a person who is not active stopped being so; zero for
+	// who is active.
+	InactiveSince time.Time
+	// Owners are the people who answer for a service, or OwnerGroup is the group
+	// whose members do; OwnedSince is when that was last said.
+	Owners     []ID
+	OwnerGroup string
+	OwnedSince time.Time
+	CreatedAt  time.Time
+	ChangedAt  time.Time
 }
 
 var nameRE = regexp.MustCompile(`^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$`)
@@ -119,7 +130,7 @@ func (p Principal) Enrol(now time.Time) Principal {
 // Reenrol returns the principal with a new person epoch and an active status:
 // everything issued before is dead for ever.
 func (p Principal) Reenrol(now time.Time) Principal {
-	p.Status = Active
+	p.Status, p.InactiveSince = Active, time.Time{}
 	p.Epochs.Person++
 	return p.changed(now)
 }
@@ -156,6 +167,7 @@ func (p Principal) Update(role *Role, email *string, groups *[]string, now time.
 		list := slices.Clone(*groups)
 		slices.Sort(list)
 		out.Groups = slices.Compact(list)
+		out.Left = p.leaving(out.Groups, now)
 		for _, g := range out.Groups {
 			if !nameRE.MatchString(g) || strings.Contains(g, "..") || len(out.Groups) > mostGroups {
 				return p, fault.New(fault.Invalid, "group_invalid", "A person is in at most %d groups, whose names have 1 to 63 of a-z, 0-9, dot, dash and underscore.", mostGroups).
@@ -174,7 +186,7 @@ func (p Principal) Update(role *Role, email *string, groups *[]string, now time.
 func (p Principal) Offboard(cancelJobs bool, now time.Time) (Principal, bool) {
 	before := p
 	if p.Status != Deprovisioned {
-		p.Status = Deprovisioned
+		p = p.inactive(Deprovisioned, now)
 		p.Epochs.Person++
 	}
 	if cancelJobs {
@@ -191,8 +203,7 @@ func (p Principal) Suspend(now time.Time) (Principal, error) {
 	if p.Status == Deprovisioned {
 		return p, ErrDeprovisioned
 	}
-	p.Status = Suspended
-	return p.changed(now), nil
+	return p.inactive(Suspended, now).changed(now), nil
 }
 
 // Resume returns a suspended principal to active. Off-boarding is not undone
@@ -201,8 +212,17 @@ func (p Principal) Resume(now time.Time) (Principal, error) {
 	if p.Status == Deprovisioned {
 		return p, ErrDeprovisioned
 	}
-	p.Status = Active
+	p.Status, p.InactiveSince = Active, time.Time{}
 	return p.changed(now), nil
+}
+
+// inactive is p in a status in which it may not act. How long that has been so
+// already is not forgotten when it gets stricter.
+func (p Principal) inactive(s Status, now time.Time) Principal {
+	if p.Status = s; p.InactiveSince.IsZero() {
+		p.InactiveSince = now
+	}
+	return p
 }
 
 // RevokeAll returns the principal with a new credentials epoch.
@@ -220,6 +240,9 @@ var ErrDeprovisioned = fault.New(fault.Conflict, "user_deprovisioned", "This per
 func (p Principal) Tighten(image Principal) Principal {
 	if image.Status.rank() > p.Status.rank() {
 		p.Status = image.Status
+		if p.InactiveSince.IsZero() {
+			p.InactiveSince = image.InactiveSince
+		}
 	}
 	p.Epochs.Credentials = max(p.Epochs.Credentials, image.Epochs.Credentials)
 	p.Epochs.Person = max(p.Epochs.Person, image.Epochs.Person)

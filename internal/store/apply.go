@@ -57,6 +57,8 @@ func addTo(c *authn.Change, r row) {
 		c.Principals = append(c.Principals, r.principal())
 	case *tokenRow:
 		c.Tokens = append(c.Tokens, r.token())
+	case *consentRow:
+		c.Consents = append(c.Consents, r.consent())
 	case *levelRow:
 		c.Levels = append(c.Levels, r.level())
 	case *blockRow:
@@ -149,6 +151,16 @@ func (s *step) decision(d *authority.Decision) error {
 			old = c.Old.Version
 		}
 		if err := s.put(principalToRow(c.New), c.Old != nil, old); err != nil {
+			return err
+		}
+	}
+	for i := range d.Consents {
+		c := &d.Consents[i]
+		old := int64(0)
+		if c.Old != nil {
+			old = c.Old.Version
+		}
+		if err := s.put(consentToRow(c.New), c.Old != nil, old); err != nil {
 			return err
 		}
 	}
@@ -342,6 +354,13 @@ func join(now, image row) row {
 			return nil
 		}
 		return principalToRow(is)
+	case *consentRow:
+		was := now.(*consentRow).consent()
+		is := was.Tighten(image.consent())
+		if is.EndedAt.Equal(was.EndedAt) {
+			return nil
+		}
+		return consentToRow(is)
 	}
 	return nil // a reply takes nothing away, and a policy or a block is set anew
 }
@@ -351,6 +370,8 @@ func versionOf(r row) int64 {
 	case *tokenRow:
 		return r.Version
 	case *principalRow:
+		return r.Version
+	case *consentRow:
 		return r.Version
 	case *levelRow:
 		return r.Version

@@ -29,6 +29,7 @@ func filled(r *rig) (rows map[string]string, ks []token.Token) {
 	r.must(err)
 	r.must(r.commit(storetest.Change(ks[1], suspended), audit.TokenSuspend))
 	r.must(r.s.RecordUses(r.t.Context(), []authn.LastUse{{Token: ks[2].ID, Use: token.Use{At: storetest.T0, Count: 7}}}, 99))
+	r.owned(ann)
 	rows = r.dump()
 	r.close()
 	return rows, ks
@@ -45,8 +46,8 @@ func TestRebuiltFromLedgerAlone(t *testing.T) {
 	r.checked()
 	events, err := r.s.PendingEvents(t.Context(), 100)
 	r.must(err)
-	if len(events) != 9 { // eight decisions, and the recovery itself
-		t.Errorf("%d events on their way to the trail, want 9", len(events))
+	if len(events) != 12 { // eleven decisions, and the recovery itself
+		t.Errorf("%d events on their way to the trail, want 12", len(events))
 	}
 	r.close()
 	wantOutcome(t, r.open(), "clean")
@@ -59,7 +60,10 @@ func TestTamperedRows(t *testing.T) {
 	for name, statement := range map[string]string{
 		"a revocation is lifted":     "UPDATE tokens SET standing = 'standard', reason = '', revoked_at = 0 WHERE standing = 'revoked'",
 		"a token is deleted":         "DELETE FROM tokens WHERE standing = 'revoked'",
-		"a row is copied":            "INSERT INTO principals SELECT 'usr_mallory', version, 'mallory', email, kind, 'admin', status, epoch_credentials, epoch_person, enrolled, cancel_jobs, created_at, changed_at, mac, mac_version, key_id, member_of FROM principals",
+		"a row is copied":            "INSERT INTO principals SELECT 'usr_mallory', version, 'mallory', email, kind, 'admin', status, epoch_credentials, epoch_person, enrolled, cancel_jobs, created_at, changed_at, mac, mac_version, key_id, member_of, left_groups, inactive_since, owners, owner_group, owned_since FROM principals WHERE name LIKE 'ann%'",
+		"an owner is slipped in":     `UPDATE principals SET owners = '["usr_mallory"]' WHERE kind = 'service'`,
+		"a withdrawal is undone":     "UPDATE consents SET ended_at = 0 WHERE ended_at > 0",
+		"a consent is prolonged":     "UPDATE consents SET until = until + 1000000",
 		"a role is raised":           "UPDATE principals SET role = 'admin'",
 		"a scope is added":           `UPDATE tokens SET scopes = '["admin:*"]'`,
 		"the digest is set back":     "UPDATE head SET digest = zeroblob(32)",
@@ -347,6 +351,12 @@ func (m *memory) apply(c authn.Change) {
 	defer m.state.mu.Unlock()
 	if m.state.tokens == nil {
 		m.state.tokens, m.state.principals = map[token.ID]token.Token{}, map[principal.ID]principal.Principal{}
+		m.state.consents = map[string]principal.Consent{}
+	}
+	for _, x := range c.Consents {
+		if m.state.consents[x.ID].Version < x.Version {
+			m.state.consents[x.ID] = x
+		}
 	}
 	for _, k := range c.Tokens {
 		if m.state.tokens[k.ID].Version < k.Version {
@@ -380,6 +390,24 @@ func (m *memory) TokensOf(owner principal.ID) (out []token.Token) {
 	for _, k := range m.state.tokens {
 		if k.Owner == owner {
 			out = append(out, k)
+		}
+	}
+	return out
+}
+
+func (m *memory) Consent(id string) (principal.Consent, bool) {
+	m.state.mu.RLock()
+	defer m.state.mu.RUnlock()
+	c, ok := m.state.consents[id]
+	return c, ok
+}
+
+func (m *memory) ConsentsOf(who principal.ID) (out []principal.Consent) {
+	m.state.mu.RLock()
+	defer m.state.mu.RUnlock()
+	for _, c := range m.state.consents {
+		if c.Giver == who || c.Taker == who {
+			out = append(out, c)
 		}
 	}
 	return out

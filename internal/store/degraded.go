@@ -238,6 +238,11 @@ func (w *writer) delta(r *request) (applied, error) {
 			return a, err
 		}
 	}
+	for _, c := range r.decision.Consents {
+		if err := add(consentToRow(c.New), c.Old.Version); err != nil {
+			return a, err
+		}
+	}
 	for _, c := range r.decision.Tokens {
 		if err := add(tokenToRow(c.New), c.Old.Version); err != nil {
 			return a, err

@@ -124,7 +124,7 @@ func (t *Tokens) refresh(ctx context.Context, lists []string, revision int64) er
 			addTo(&c, r)
 		}
 	}
-	if len(c.Principals)+len(c.Tokens)+len(c.Levels)+len(c.Blocks) > 0 {
+	if len(c.Principals)+len(c.Tokens)+len(c.Consents)+len(c.Levels)+len(c.Blocks) > 0 {
 		t.tell(c)
 	}
 	return nil

@@ -90,6 +90,7 @@ func (j *Jobs) Jobs(ctx context.Context, f grading.Filter) (out []job.Job, err e
 		}
 	}
 	add("owner =", string(f.Owner))
+	add("submitter =", string(f.Submitter))
 	add("competition =", f.Competition)
 	add("state =", string(f.State))
 	add("id <", string(f.Before))

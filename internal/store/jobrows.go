@@ -14,7 +14,10 @@ import (
 
 // jobBody is what of a job has no column of its own.
 type jobBody struct {
-	OnBehalfOf  string             `json:"on_behalf_of,omitempty"`
+	// Of a job that was handed in for its owner.
+	SubmitterEpoch int64  `json:"submitter_epoch,omitempty"`
+	Consent        string `json:"consent,omitempty"`
+
 	SubmittedBy string             `json:"submitted_by,omitempty"`
 	Labels      map[string]string  `json:"labels,omitempty"`
 	Reason      string             `json:"reason,omitempty"`
@@ -34,24 +37,24 @@ type jobBody struct {
 	RunLeaked    bool     `json:"run_leaked,omitempty"`
 }
 
-const jobColumns = "id, version, owner, competition, submission, via, person, state, live, handle_id, handle_digest, run_id, run_digest, created_at, ended_at, changed_at, body"
+const jobColumns = "id, version, owner, competition, submission, via, person, state, live, handle_id, handle_digest, run_id, run_digest, created_at, ended_at, changed_at, body, submitter"
 
 // jobRow is a job as its columns.
 type jobRow struct {
 	ID, Owner, Competition, Submission, Via, State string
-	HandleID, RunID, Body                          string
+	HandleID, RunID, Body, Submitter               string
 	HandleDigest, RunDigest                        []byte
 	Version, Person, Live, Created, Ended, Changed int64
 }
 
 func (r *jobRow) fields() []any {
 	return []any{&r.ID, &r.Version, &r.Owner, &r.Competition, &r.Submission, &r.Via, &r.Person, &r.State, &r.Live,
-		&r.HandleID, &r.HandleDigest, &r.RunID, &r.RunDigest, &r.Created, &r.Ended, &r.Changed, &r.Body}
+		&r.HandleID, &r.HandleDigest, &r.RunID, &r.RunDigest, &r.Created, &r.Ended, &r.Changed, &r.Body, &r.Submitter}
 }
 
 func jobToRow(x job.Job, changed time.Time) (*jobRow, error) {
 	body, err := json.Marshal(jobBody{
-		OnBehalfOf: string(x.OnBehalfOf), SubmittedBy: x.SubmittedBy, Labels: x.Labels, Reason: x.Reason, Detail: x.Detail,
+		SubmitterEpoch: x.SubmitterEpoch, Consent: x.Consent, SubmittedBy: x.SubmittedBy, Labels: x.Labels, Reason: x.Reason, Detail: x.Detail,
 		Resources: x.Resources, Isolation: x.Isolation, GPUs: x.GPUs, ExitCode: x.ExitCode,
 		LeaseUntil: clock.Micros(x.LeaseUntil), LeaseBy: x.LeaseBy, Attempts: x.Attempts, StartedAt: clock.Micros(x.StartedAt),
 		Scores: x.Scores, Args: x.Args, HandleLeaked: x.HandleLeaked, RunLeaked: x.RunLeaked,
@@ -64,6 +67,7 @@ func jobToRow(x job.Job, changed time.Time) (*jobRow, error) {
 		Via: string(x.Via), Person: x.Person, State: string(x.State), Live: bit(!x.State.Final()),
 		HandleDigest: []byte{}, RunDigest: []byte{},
 		Created: clock.Micros(x.CreatedAt), Ended: clock.Micros(x.EndedAt), Changed: clock.Micros(changed), Body: string(body),
+		Submitter: string(x.Submitter),
 	}
 	if !x.Handle.IsZero() {
 		r.HandleID, r.HandleDigest = string(x.Handle.Public[:]), x.Handle.Digest.Bytes()
@@ -81,11 +85,12 @@ func (r *jobRow) job() (job.Job, error) {
 	}
 	x := job.Job{
 		ID: job.ID(r.ID), Version: r.Version, Owner: principal.ID(r.Owner), Competition: r.Competition, Submission: r.Submission,
-		Via: token.ID(r.Via), Person: r.Person, OnBehalfOf: principal.ID(b.OnBehalfOf), SubmittedBy: b.SubmittedBy, Labels: b.Labels,
+		Via: token.ID(r.Via), Person: r.Person, SubmittedBy: b.SubmittedBy, Labels: b.Labels,
 		State: job.State(r.State), Reason: b.Reason, Detail: b.Detail, Resources: b.Resources, Isolation: b.Isolation, GPUs: b.GPUs,
 		ExitCode: b.ExitCode, LeaseUntil: clock.Micro(b.LeaseUntil), LeaseBy: b.LeaseBy, Attempts: b.Attempts,
 		CreatedAt: clock.Micro(r.Created), StartedAt: clock.Micro(b.StartedAt), EndedAt: clock.Micro(r.Ended), Scores: b.Scores,
 		Handle: handleOf(r.HandleID, r.HandleDigest), Run: handleOf(r.RunID, r.RunDigest),
+		Submitter: principal.ID(r.Submitter), SubmitterEpoch: b.SubmitterEpoch, Consent: b.Consent,
 		Args: b.Args, HandleLeaked: b.HandleLeaked, RunLeaked: b.RunLeaked,
 	}
 	return x, nil

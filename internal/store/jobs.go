@@ -154,7 +154,7 @@ func handles(x job.Job) (out []authn.Handle) {
 		if h.IsZero() {
 			return
 		}
-		a := authn.Handle{Handle: h, Kind: k, Job: string(x.ID), Owner: x.Owner, Via: x.Via, Person: x.Person, Leaked: leaked}
+		a := authn.Handle{Handle: h, Kind: k, Job: string(x.ID), Owner: x.Owner, Via: x.Via, Person: x.Person, Leaked: leaked, Submitter: x.Submitter, SubmitterPerson: x.SubmitterEpoch}
 		if !x.EndedAt.IsZero() {
 			a.Until = x.EndedAt.Add(life)
 		}

@@ -90,7 +90,7 @@ func (j *Jobs) InsertJob(ctx context.Context, x job.Job, s grading.Submission, q
 		if err != nil {
 			return j.db.conflict(err)
 		}
-		_, err = tx.ExecContext(ctx, "INSERT INTO jobs ("+jobColumns+") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)",
+		_, err = tx.ExecContext(ctx, "INSERT INTO jobs ("+jobColumns+") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)",
 			row.fields()...)
 		if err != nil {
 			return j.db.conflict(err)
@@ -164,7 +164,7 @@ func (j *Jobs) ReplaceJob(ctx context.Context, old, is job.Job, settle *grading.
 	return j.commit(ctx, e, tell, func(tx *sql.Tx) error {
 		res, err := tx.ExecContext(ctx, `UPDATE jobs SET version = $2, owner = $3, competition = $4, submission = $5, via = $6, person = $7,
 			state = $8, live = $9, handle_id = $10, handle_digest = $11, run_id = $12, run_digest = $13, created_at = $14, ended_at = $15,
-			changed_at = $16, body = $17 WHERE id = $1 AND version = $18`, append(row.fields(), old.Version)...)
+			changed_at = $16, body = $17, submitter = $18 WHERE id = $1 AND version = $19`, append(row.fields(), old.Version)...)
 		if err := j.oneRow(res, err, authority.ErrMoved); err != nil || !ends {
 			return err
 		}

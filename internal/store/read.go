@@ -174,6 +174,7 @@ type overlay struct {
 	mu         sync.RWMutex
 	tokens     map[token.ID]token.Token
 	principals map[principal.ID]principal.Principal
+	consents   map[string]principal.Consent
 }
 
 func (o *overlay) token(k token.Token) token.Token {
@@ -194,11 +195,21 @@ func (o *overlay) principal(p principal.Principal) principal.Principal {
 	return p
 }
 
+func (o *overlay) consent(c principal.Consent) principal.Consent {
+	o.mu.RLock()
+	defer o.mu.RUnlock()
+	if image, ok := o.consents[c.ID]; ok && image.Version > c.Version {
+		return image
+	}
+	return c
+}
+
 func (o *overlay) add(rows []row) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.tokens == nil {
 		o.tokens, o.principals = map[token.ID]token.Token{}, map[principal.ID]principal.Principal{}
+		o.consents = map[string]principal.Consent{}
 	}
 	for _, r := range rows {
 		switch r := r.(type) {
@@ -206,6 +217,8 @@ func (o *overlay) add(rows []row) {
 			o.tokens[token.ID(r.ID)] = r.token()
 		case *principalRow:
 			o.principals[principal.ID(r.ID)] = r.principal()
+		case *consentRow:
+			o.consents[r.ID] = r.consent()
 		}
 	}
 }
@@ -213,7 +226,7 @@ func (o *overlay) add(rows []row) {
 func (o *overlay) clear() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.tokens, o.principals = nil, nil
+	o.tokens, o.principals, o.consents = nil, nil, nil
 }
 
 // version is the one that is known of a row outside the database; ok is false
@@ -229,6 +242,14 @@ func (t *Tokens) knownVersion(r row) (version int64, ok bool) {
 		if t.cfg.Memory != nil {
 			k, found := t.cfg.Memory.Token(token.ID(r.ID))
 			return k.Version, found
+		}
+	case *consentRow:
+		if c, found := t.acked.consents[r.ID]; found {
+			return c.Version, true
+		}
+		if t.cfg.Memory != nil {
+			c, found := t.cfg.Memory.Consent(r.ID)
+			return c.Version, found
 		}
 	case *principalRow:
 		if p, found := t.acked.principals[principal.ID(r.ID)]; found {

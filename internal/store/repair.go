@@ -276,6 +276,10 @@ func (r *recovery) unprove() error {
 			s.rows[tokensTable.name][id] = tokenToRow(k.Unprove())
 		}
 	}
+	for id, cr := range s.rows[consentsTable.name] {
+		c, _ := cr.(*consentRow).consent().Withdraw(r.cfg.Clock.Now())
+		s.rows[consentsTable.name][id] = consentToRow(c)
+	}
 	s.rows[repliesTable.name] = map[string]row{} // sealed under the lost key
 	r.head.Seq = max(r.head.Seq, r.last) + 1
 	r.head.Revision++

@@ -2,6 +2,8 @@ package store
 
 import (
 	"net/netip"
+	"strconv"
+	"strings"
 	"time"
 
 	"gradegate/internal/authority"
@@ -28,32 +30,56 @@ type principalRow struct {
 	CreatedAt        int64  `json:"created_at"`
 	ChangedAt        int64  `json:"changed_at"`
 	Groups           list   `json:"member_of,omitempty"`
+	Left             list   `json:"left_groups,omitempty"` // "NAME MICROSECONDS"
+	InactiveSince    int64  `json:"inactive_since,omitempty"`
+	Owners           list   `json:"owners,omitempty"`
+	OwnerGroup       string `json:"owner_group,omitempty"`
+	OwnedSince       int64  `json:"owned_since,omitempty"`
 }
 
 func (r *principalRow) spec() *table { return principalsTable }
 
 func (r *principalRow) fields() []any {
 	return []any{&r.ID, &r.Version, &r.Name, &r.Email, &r.Kind, &r.Role, &r.Status, &r.EpochCredentials,
-		&r.EpochPerson, &r.Enrolled, &r.CancelBefore, &r.CreatedAt, &r.ChangedAt, &r.Groups}
+		&r.EpochPerson, &r.Enrolled, &r.CancelBefore, &r.CreatedAt, &r.ChangedAt, &r.Groups,
+		&r.Left, &r.InactiveSince, &r.Owners, &r.OwnerGroup, &r.OwnedSince}
 }
 
 func principalToRow(p principal.Principal) *principalRow {
-	return &principalRow{
+	r := &principalRow{
 		ID: string(p.ID), Version: p.Version, Name: p.Name, Email: p.Email, Kind: string(p.Kind), Role: string(p.Role),
 		Status: string(p.Status), EpochCredentials: p.Epochs.Credentials, EpochPerson: p.Epochs.Person,
 		Enrolled: clock.Micros(p.Enrolled), CancelBefore: p.CancelBefore,
 		CreatedAt: clock.Micros(p.CreatedAt), ChangedAt: clock.Micros(p.ChangedAt), Groups: p.Groups,
+		InactiveSince: clock.Micros(p.InactiveSince), OwnerGroup: p.OwnerGroup, OwnedSince: clock.Micros(p.OwnedSince),
 	}
+	for _, d := range p.Left {
+		r.Left = append(r.Left, d.Group+" "+strconv.FormatInt(clock.Micros(d.At), 10))
+	}
+	for _, id := range p.Owners {
+		r.Owners = append(r.Owners, string(id))
+	}
+	return r
 }
 
 func (r *principalRow) principal() principal.Principal {
-	return principal.Principal{
+	p := principal.Principal{
 		ID: principal.ID(r.ID), Version: r.Version, Name: r.Name, Email: r.Email, Kind: principal.Kind(r.Kind),
 		Role: principal.Role(r.Role), Status: principal.Status(r.Status),
 		Epochs:   principal.Epochs{Credentials: r.EpochCredentials, Person: r.EpochPerson},
 		Enrolled: clock.Micro(r.Enrolled), CancelBefore: r.CancelBefore,
 		CreatedAt: clock.Micro(r.CreatedAt), ChangedAt: clock.Micro(r.ChangedAt), Groups: r.Groups,
+		InactiveSince: clock.Micro(r.InactiveSince), OwnerGroup: r.OwnerGroup, OwnedSince: clock.Micro(r.OwnedSince),
 	}
+	for _, text := range r.Left {
+		group, at, _ := strings.Cut(text, " ")
+		us, _ := strconv.ParseInt(at, 10, 64) // our own, under MAC
+		p.Left = append(p.Left, principal.Departure{Group: group, At: clock.Micro(us)})
+	}
+	for _, id := range r.Owners {
+		p.Owners = append(p.Owners, principal.ID(id))
+	}
+	return p
 }
 
 // tokenRow is form v1 of a token. Members are never renamed or reordered.

@@ -163,7 +163,7 @@ func readState(ctx context.Context, q querier, prove *keys.Ring) (*state, error)
 func (s *state) write(ctx context.Context, db *database, k *keys.Ring, h *head, node string) error {
 	return db.inTx(ctx, func(tx *sql.Tx) error {
 		for _, statement := range []string{
-			"DELETE FROM tokens", "DELETE FROM principals", "DELETE FROM levels", "DELETE FROM blocks", "DELETE FROM replies", "DELETE FROM head",
+			"DELETE FROM consents", "DELETE FROM tokens", "DELETE FROM principals", "DELETE FROM levels", "DELETE FROM blocks", "DELETE FROM replies", "DELETE FROM head",
 		} {
 			if _, err := tx.ExecContext(ctx, statement); err != nil {
 				return db.trouble(err)

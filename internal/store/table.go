@@ -36,7 +36,8 @@ type row interface {
 var (
 	principalsTable = newTable("principals", true, func() row { return new(principalRow) },
 		"id", "version", "name", "email", "kind", "role", "status", "epoch_credentials", "epoch_person",
-		"enrolled", "cancel_jobs", "created_at", "changed_at", "member_of")
+		"enrolled", "cancel_jobs", "created_at", "changed_at", "member_of",
+		"left_groups", "inactive_since", "owners", "owner_group", "owned_since")
 	tokensTable = newTable("tokens", true, func() row { return new(tokenRow) },
 		"id", "version", "kind", "digest", "name", "owner", "epoch_credentials", "epoch_person",
 		"scopes", "competitions", "cidrs", "parent", "standing", "reason", "revoked_at", "jobs",
@@ -47,12 +48,14 @@ var (
 		"name", "version", "body", "changed_at")
 	blocksTable = newTable("blocks", true, func() row { return new(blockRow) },
 		"id", "version", "prefix", "note", "made_by", "since", "until", "lifted")
+	consentsTable = newTable("consents", true, func() row { return new(consentRow) },
+		"id", "version", "giver", "taker", "giver_epoch", "taker_epoch", "competitions", "given_at", "until", "ended_at")
 	repliesTable = newTable("replies", false, func() row { return new(replyRow) },
 		"key", "request", "ref", "sealed", "until")
 
-	ledgerTables = []*table{levelsTable, blocksTable, principalsTable, tokensTable, repliesTable}
+	ledgerTables = []*table{levelsTable, blocksTable, principalsTable, consentsTable, tokensTable, repliesTable}
 	// followed are the tables whose rows followers are told.
-	followed = []*table{levelsTable, blocksTable, principalsTable, tokensTable}
+	followed = []*table{levelsTable, blocksTable, principalsTable, consentsTable, tokensTable}
 )
 
 // tableOf is the table of the row with an id, which tells by its form.
@@ -64,6 +67,8 @@ func tableOf(id string) *table {
 		return principalsTable
 	case strings.HasPrefix(id, "blk_"):
 		return blocksTable
+	case strings.HasPrefix(id, "cns_"):
+		return consentsTable
 	}
 	return levelsTable
 }

@@ -51,6 +51,9 @@ type Memory interface {
 	TokensOf(principal.ID) []token.Token
 	Principal(principal.ID) (principal.Principal, bool)
 	PrincipalByName(name string) (principal.Principal, bool)
+	Consent(id string) (principal.Consent, bool)
+	// ConsentsOf are those that somebody gave or was given.
+	ConsentsOf(principal.ID) []principal.Consent
 }
 
 // Tokens is the tokens database with its ledger. It implements
@@ -204,6 +207,11 @@ func classOf(d *authority.Decision, events []audit.Event) string {
 			return loosen
 		}
 	}
+	for _, c := range d.Consents {
+		if c.Old == nil || !consentOnlyTightens(*c.Old, c.New) {
+			return loosen
+		}
+	}
 	for _, c := range d.Tokens {
 		if c.Old == nil || !tokenOnlyTightens(*c.Old, c.New) {
 			return loosen
@@ -216,6 +224,12 @@ func onlyTightens(old, is principal.Principal) bool {
 	joined := old.Tighten(is)
 	joined.Version, joined.ChangedAt = is.Version, is.ChangedAt
 	return bytes.Equal(image(principalToRow(joined)), image(principalToRow(is)))
+}
+
+func consentOnlyTightens(old, is principal.Consent) bool {
+	joined := old.Tighten(is)
+	joined.Version = is.Version
+	return bytes.Equal(image(consentToRow(joined)), image(consentToRow(is)))
 }
 
 func tokenOnlyTightens(old, is token.Token) bool {

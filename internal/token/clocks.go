@@ -263,6 +263,9 @@ func (t *Token) Judge(h *Holder, past History, now time.Time) (State, Ending) {
 	if past.After != "" && past.After.StricterThan(standing) {
 		standing = past.After
 	}
+	if standing == Standard && h.Quarantines(now) {
+		standing = Quarantined
+	}
 	end := t.Nearest(h, past, now)
 	switch {
 	case standing == Suspended:

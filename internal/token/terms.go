@@ -73,6 +73,14 @@ type Holder struct {
 	Epochs  principal.Epochs
 	Terms   []Terms // the platform's first
 	Outages Outages
+	// QuarantineAt is from when on the tokens of a service are quarantined because
+	// nobody answers for it; zero: somebody does, or it is a person.
+	QuarantineAt time.Time
+}
+
+// Quarantines reports whether nobody has answered for a service for too long.
+func (h *Holder) Quarantines(now time.Time) bool {
+	return !h.QuarantineAt.IsZero() && !now.Before(h.QuarantineAt)
 }
 
 // History is what is known of a token's uses, as far as its clocks need it.

@@ -44,6 +44,14 @@ func Token(owner principal.Principal, name string) token.Token {
 	}
 }
 
+// Consent is a consent between two, with every field set but that of its end.
+func Consent(giver, taker principal.Principal) principal.Consent {
+	return principal.Consent{
+		ID: fmt.Sprintf("cns_%026d", counter.Add(1)), Version: 1, Giver: giver.ID, Taker: taker.ID, GiverEpoch: giver.Epochs.Person,
+		TakerEpoch: taker.Epochs.Person, Competitions: []string{"iris", "mnist"}, GivenAt: T0, Until: T0.Add(24 * time.Hour),
+	}
+}
+
 // Event is an audit event of the action.
 func Event(action audit.Action, target string) audit.Event {
 	return audit.Event{

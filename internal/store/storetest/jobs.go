@@ -121,7 +121,8 @@ func step(t *testing.T, s grading.Store, j job.Job, settle *grading.Settlement, 
 func wholeJobs(t *testing.T, open JobsPlace) {
 	s := openedJobs(t, open)
 	j, sub := Job("usr_ann", "mnist")
-	j.OnBehalfOf, j.SubmittedBy, j.Labels = "usr_bob", "Bob <b@x>", map[string]string{"team": "a", "x": "<&>"}
+	j.Submitter, j.SubmitterEpoch, j.Consent = "usr_bob", 3, "cns_1"
+	j.SubmittedBy, j.Labels = "Bob <b@x>", map[string]string{"team": "a", "x": "<&>"}
 	j.Reason, j.Detail, j.Isolation, j.GPUs, j.ExitCode = "why", "A sentence.", "bwrap", []string{"0", "3"}, -1
 	j.LeaseUntil, j.LeaseBy, j.Attempts = T0.Add(time.Minute), "node-1", 2
 	j.Args, j.HandleLeaked, j.RunLeaked = []string{"--fast", ""}, true, true

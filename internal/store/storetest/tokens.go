@@ -61,6 +61,7 @@ func RunTokens(t *testing.T, fresh func(t *testing.T) TokensPlace) {
 		{"policies come back whole", levels},
 		{"blocks come back whole", blocks},
 		{"guesses add up", guesses},
+		{"consents come back whole", consents},
 		{"an outage is remembered", outages},
 		{"replies", replies},
 		{"a decision is whole or nothing", wholeDecision},
@@ -119,6 +120,8 @@ func wholeRecords(t *testing.T, open TokensPlace) {
 	k.EnforceRotation = true
 	k.RenewedAt = T0.Add(4 * time.Second)
 	ann.CancelBefore, ann.Groups = 3, []string{"interns", "ml"}
+	ann.Left, ann.InactiveSince = []principal.Departure{{Group: "old", At: T0.Add(-time.Hour)}, {Group: "older", At: T0.Add(-2 * time.Hour)}}, T0.Add(-time.Minute)
+	ann.Owners, ann.OwnerGroup, ann.OwnedSince = []principal.ID{"usr_1", "usr_2"}, "vision", T0.Add(-time.Second)
 	allSet(t, k)
 	allSet(t, ann)
 	k.RevokedAt = T0.Add(time.Microsecond)

@@ -1,0 +1,17 @@
+-- +goose Up
+-- Who answers for a service, and since when somebody does not any more.
+ALTER TABLE principals ADD COLUMN left_groups TEXT NOT NULL DEFAULT '';
+ALTER TABLE principals ADD COLUMN inactive_since BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE principals ADD COLUMN owners TEXT NOT NULL DEFAULT '';
+ALTER TABLE principals ADD COLUMN owner_group TEXT NOT NULL DEFAULT '';
+ALTER TABLE principals ADD COLUMN owned_since BIGINT NOT NULL DEFAULT 0;
+
+-- Who may hand in jobs for whom.
+CREATE TABLE consents (
+  id TEXT PRIMARY KEY, version BIGINT NOT NULL, giver TEXT NOT NULL REFERENCES principals (id), taker TEXT NOT NULL REFERENCES principals (id),
+  giver_epoch BIGINT NOT NULL, taker_epoch BIGINT NOT NULL, competitions TEXT NOT NULL,
+  given_at BIGINT NOT NULL, until BIGINT NOT NULL, ended_at BIGINT NOT NULL,
+  mac BYTEA NOT NULL, mac_version BIGINT NOT NULL, key_id TEXT NOT NULL
+);
+CREATE INDEX consents_giver ON consents (giver);
+CREATE INDEX consents_taker ON consents (taker);
