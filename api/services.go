@@ -80,6 +80,7 @@ type GiveConsent struct {
 // Act says who acted for the owner of a job, and by which consent.
 type Act struct {
 	Sub     string `json:"sub"`
+	Name    string `json:"name"`
 	Consent string `json:"consent"`
 }
 

@@ -253,6 +253,7 @@ type Job struct {
 	// than its owner, by the owner's consent.
 	SubmittedByUser string `json:"submitted_by_user"`
 	Act             *Act   `json:"act,omitempty"`
+	OnBehalfOf      string `json:"on_behalf_of,omitempty"` // the owner's name, then
 
 	TokenID     string             `json:"token_id"`               // that submitted it
 	SubmittedBy string             `json:"submitted_by,omitempty"` // as the client claims; not verified

@@ -31,9 +31,10 @@ const pageMax = 1000
 
 func (a *app) jobList() *cobra.Command {
 	var competition, state, user string
+	var others bool
 	var limit int
 	c := &cobra.Command{
-		Use: "list", Short: "Your jobs, newest first", Args: cobra.NoArgs, Example: "  gradegate job list --competition iris --state running",
+		Use: "list", Short: "Your jobs, newest first", Args: cobra.NoArgs, Example: "  gradegate job list --competition iris --state running\n  gradegate job list --for-others",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			client, err := a.client()
 			if err != nil {
@@ -51,6 +52,9 @@ func (a *app) jobList() *cobra.Command {
 					q.Set(name, v)
 				}
 			}
+			if others {
+				q.Set("for_others", "true")
+			}
 			var all []api.Job
 			for j, err := range client.AllJobs(cmd.Context(), q) {
 				if err != nil {
@@ -67,15 +71,19 @@ func (a *app) jobList() *cobra.Command {
 					return err
 				}
 			}
+			if others {
+				return a.print(jobTable(all, "FOR\t", func(j api.Job) string { return j.OnBehalfOf }))
+			}
 			if user != "" {
-				return a.print(a.jobsOfPeople(cmd.Context(), all))
+				return a.print(a.jobsOfPeople(cmd.Context(), all, user))
 			}
 			return a.print(jobTable(all, "", nil))
 		},
 	}
 	c.Flags().StringVar(&competition, "competition", "", "only those of a competition")
 	c.Flags().StringVar(&state, "state", "", "only those in a state, such as running")
-	c.Flags().StringVar(&user, "user", "", "somebody else's, or * for all (administrators and auditors)")
+	c.Flags().StringVar(&user, "user", "", "somebody else's, or * for all (administrators and auditors); or those of a service that you answer for")
+	c.Flags().BoolVar(&others, "for-others", false, "those that you handed in for others, by their consent")
 	c.Flags().IntVar(&limit, "limit", 50, "at most so many")
 	return c
 }
@@ -92,8 +100,11 @@ func jobTable(all []api.Job, head string, more func(api.Job) string) result {
 }
 
 // jobsOfPeople is a table that says whose the jobs are.
-func (a *app) jobsOfPeople(ctx context.Context, all []api.Job) result {
-	names, _ := a.namesOfPeople(ctx, "") // ids will do
+func (a *app) jobsOfPeople(ctx context.Context, all []api.Job, asked string) result {
+	names, err := a.namesOfPeople(ctx, "") // ids will do
+	if err != nil && asked != "*" && !strings.HasPrefix(asked, "usr_") {
+		return jobTable(all, "USER\t", func(api.Job) string { return asked }) // of a service that one answers for
+	}
 	return jobTable(all, "USER\t", func(j api.Job) string { return who(j.UserID, names) })
 }
 
@@ -154,7 +165,7 @@ func (a *app) printJob(j api.Job, owner string) error {
 		facts(w, "job", j.ID, "owner", owner, "competition", j.Competition, "state", stateOf(j), "detail", explained(j), "exit code", code, "score", scores(j.Scores),
 			"handed in", when(&j.CreatedAt), "started", when(j.StartedAt), "ended", when(j.EndedAt), "what", j.Submission.Kind+" "+j.Submission.Name,
 			"entry point", j.Submission.Entry, "labels", labelled(j.Labels), "isolation", j.Isolation, "gpus", strings.Join(j.GPUs, ","),
-			"submitted by", unverified(j.SubmittedBy), "with token", j.TokenID)
+			"handed in by", actor(j), "submitted by", unverified(j.SubmittedBy), "with token", j.TokenID)
 	}})
 }
 
@@ -172,6 +183,14 @@ func labelled(labels map[string]string) string {
 		out = append(out, k+"="+labels[k])
 	}
 	return strings.Join(out, " ")
+}
+
+// actor is who handed a job in, if that is not its owner.
+func actor(j api.Job) string {
+	if j.Act == nil {
+		return ""
+	}
+	return j.Act.Name + ", for " + j.OnBehalfOf + " by consent " + j.Act.Consent + " (verified)"
 }
 
 func unverified(s string) string {

@@ -203,9 +203,14 @@ func (a *app) whoami() *cobra.Command {
 			for _, s := range a.shadowed {
 				a.hint("note: a token from %s is not used, because one from %s comes first", s, a.credential.from)
 			}
+			for _, x := range me.Warnings {
+				if !a.wantsJSON() {
+					a.warn("%s", clean(x.Detail))
+				}
+			}
 			name, id := "local administrator", ""
 			if me.User != nil {
-				name, id = me.User.Name+" ("+me.User.Role+")", me.User.ID
+				name, id = me.User.Name+" ("+part(*me.User)+")", me.User.ID
 			}
 			return a.print(result{json: me, name: id, table: func(w io.Writer) {
 				facts(w, "user", name, "id", id, "token", me.TokenID, "kind", kindWord(me.Kind), "job", me.Job, "scopes", strings.Join(me.Scopes, " "),
@@ -213,4 +218,12 @@ func (a *app) whoami() *cobra.Command {
 			}})
 		},
 	}
+}
+
+// part is in which part somebody acts: a service has no other.
+func part(u api.User) string {
+	if u.Kind == "service" {
+		return u.Kind
+	}
+	return u.Role
 }

@@ -21,10 +21,10 @@ import (
 
 // submission is what the flags of submit say.
 type submission struct {
-	entry, by, handleFile string
-	labels, args          []string
-	wait, check, run      bool
-	timeout               time.Duration
+	entry, by, forWhom, handleFile string
+	labels, args                   []string
+	wait, check, run               bool
+	timeout                        time.Duration
 }
 
 func (a *app) submit(use string) *cobra.Command {
@@ -44,7 +44,10 @@ follows -- is given to the program.
 
 --check looks it over on this machine and sends nothing. --check --run also runs it
 here, in isolation and under the competition's limits, on its public files, and
-checks the form of the predictions; it cannot tell the grade.`,
+checks the form of the predictions; it cannot tell the grade.
+
+With --on-behalf-of the job is somebody else's, who has to consent to it first (gradegate
+consent give): that is verified and on record. --submitted-by is free text, which nobody checks.`,
 		Example: `  gradegate submit iris examples/iris/program --wait
   gradegate submit iris examples/iris/predictions.csv --label run=baseline
   gradegate submit iris examples/iris/program --check
@@ -65,7 +68,8 @@ checks the form of the predictions; it cannot tell the grade.`,
 	f := c.Flags()
 	f.StringVar(&s.entry, "entry", "", "the file to start, if it is not found by its name")
 	f.StringArrayVar(&s.labels, "label", nil, "a label for the job, such as run=baseline (again for more)")
-	f.StringVar(&s.by, "submitted-by", "", "who made it, as free text")
+	f.StringVar(&s.forWhom, "on-behalf-of", "", "whose job it is to be, by their consent")
+	f.StringVar(&s.by, "submitted-by", "", "who made it, as free text that is not verified")
 	f.BoolVar(&s.wait, "wait", false, "wait for the grade; exit code 9 if there is none")
 	f.DurationVar(&s.timeout, "timeout", 0, "with --wait: give up after this long")
 	f.BoolVar(&s.check, "check", false, "check it here and send nothing")
@@ -100,7 +104,7 @@ func (a *app) handIn(cmd *cobra.Command, competition, path string, s submission)
 	}
 	line := a.progress()
 	made, err := client.Submit(cmd.Context(), competition, api.Upload{
-		Open: open, Name: name, SubmittedBy: s.by, Labels: labels, Entry: s.entry, Args: s.args,
+		Open: open, Name: name, OnBehalfOf: s.forWhom, SubmittedBy: s.by, Labels: labels, Entry: s.entry, Args: s.args,
 		Progress: func(sent int64) { line.show("sent %d of %d KiB", sent>>10, size>>10) },
 	})
 	line.done()
@@ -139,7 +143,7 @@ func (a *app) handIn(cmd *cobra.Command, competition, path string, s submission)
 	}
 	a.hint("Follow it: gradegate job logs -f %s\nWait for its grade: gradegate job wait %s", made.Job.ID, made.Job.ID)
 	return a.print(result{json: made, name: made.Job.ID, secret: made.Handle, table: func(w io.Writer) {
-		facts(w, "job", made.Job.ID, "competition", made.Job.Competition, "state", made.Job.State)
+		facts(w, "job", made.Job.ID, "owner", made.Job.OnBehalfOf, "competition", made.Job.Competition, "state", made.Job.State)
 	}})
 }
 

@@ -25,16 +25,18 @@ func (a *app) tokenCmd() *cobra.Command {
 
 func (a *app) tokenCreate() *cobra.Command {
 	var r api.CreateToken
-	var until string
+	var until, service string
 	var save bool
 	c := &cobra.Command{
-		Use: "create", Short: "Make a personal token; its secret is shown once", Args: cobra.NoArgs,
+		Use: "create", Short: "Make a personal token, or one of a service; its secret is shown once", Args: cobra.NoArgs,
 		Long: `Makes a personal token. Its secret is shown this once, or stored with --save, which
 also ends the session that was stored before. If --replace names the token that
 this machine has stored, the new one takes its place there without being asked.
--o name prints the id, and the secret beside it, on stderr.`,
+-o name prints the id, and the secret beside it, on stderr. With --service it is one of
+a service that you answer for; all others who do may rotate and revoke it by its id.`,
 		Example: `  gradegate token create --name laptop
   gradegate token create --name laptop --save -o name
+  gradegate token create --service ci --name runner --competition iris -o secret
   gradegate token create --name ci --scope jobs:submit --scope jobs:read --expires 30d --replace laptop -o secret`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			client, err := a.client()
@@ -43,6 +45,9 @@ this machine has stored, the new one takes its place there without being asked.
 			}
 			if r.ExpiresAt, err = instant(until, cmd); err != nil {
 				return err
+			}
+			if service != "" {
+				return a.createServiceToken(cmd, client, service, r, save)
 			}
 			var old target
 			if r.Replace != "" {
@@ -72,8 +77,20 @@ this machine has stored, the new one takes its place there without being asked.
 	f.StringArrayVar(&r.AllowedCIDRs, "cidr", nil, "network it may be used from (again for more)")
 	f.StringVar(&r.Note, "note", "", "free text")
 	f.StringVar(&r.Replace, "replace", "", "revoke this token of yours in the same step")
+	f.StringVar(&service, "service", "", "make it for this service, which you answer for")
 	f.BoolVar(&save, "save", false, "use it on this machine from now on, instead of showing it")
 	return c
+}
+
+// createServiceToken makes a token that is not the caller's own: this machine
+// goes on with the one that it has, unless it is to be the service.
+func (a *app) createServiceToken(cmd *cobra.Command, client *api.Client, service string, r api.CreateToken, save bool) error {
+	made, err := client.CreateServiceToken(cmd.Context(), service, r)
+	if err != nil {
+		return err
+	}
+	a.hintIdle(r.ExpiresIn, made.Token)
+	return a.printIssued(cmd.Context(), client, made, save, "")
 }
 
 // instant reads the value of --until.
@@ -200,21 +217,28 @@ func (a *app) hintIdle(asked string, t api.Token) {
 
 func (a *app) tokenList() *cobra.Command {
 	var ended bool
+	var service string
 	c := &cobra.Command{
-		Use: "list", Short: "Your tokens, newest first", Args: cobra.NoArgs, Example: "  gradegate token list\n  gradegate token list --all",
+		Use: "list", Short: "Your tokens, newest first", Args: cobra.NoArgs, Example: "  gradegate token list\n  gradegate token list --all\n  gradegate token list --service ci",
 		Long: "Your tokens, newest first. The table leaves out those that have ended, unless --all\nshows them too; -o json and -o name always have all of them.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			client, err := a.client()
 			if err != nil {
 				return err
 			}
-			all, err := client.Tokens(cmd.Context())
+			var all []api.Token
+			if service != "" {
+				all, err = client.ServiceTokens(cmd.Context(), service)
+			} else {
+				all, err = client.Tokens(cmd.Context())
+			}
 			if err != nil {
 				return err
 			}
 			return a.printTokens(all, ended)
 		},
 	}
+	c.Flags().StringVar(&service, "service", "", "those of this service, which you answer for")
 	c.Flags().BoolVar(&ended, "all", false, "those that have ended, too")
 	return c
 }

@@ -53,7 +53,7 @@ func (a *app) userCmd() *cobra.Command {
 		return c.OffboardUser(ctx, name, api.Offboard{Jobs: jobs})
 	})
 	offboard.Long = `Ends every token and session of a leaver, at once and for ever. Somebody who comes back
-gets an invite and begins with nothing. At a terminal it is asked first (--yes: without).`
+gets an invite and begins with nothing. Services that are left with fewer than two owners are named. At a terminal it is asked first (--yes: without).`
 	offboard.Flags().StringVar(&jobs, "jobs", "", "their jobs: cancel-queued (default) or cancel for running ones too")
 	offboard.Flags().BoolVar(&yes, "yes", false, "do not ask")
 	c.AddCommand(a.userList(), a.userInvite(), create, a.userSet(), offboard,
@@ -108,6 +108,9 @@ policies follow at the next request. "--group none" takes somebody out of all gr
 }
 
 func (a *app) printUser(u api.User) error {
+	for _, v := range u.Strands {
+		a.warnOwners(v)
+	}
 	return a.print(result{json: u, name: u.ID, table: func(w io.Writer) {
 		facts(w, "name", u.Name, "id", u.ID, "role", u.Role, "status", statusWord(u.Status), "email", u.Email, "groups", strings.Join(u.Groups, " "), "first signed in", when(u.EnrolledAt), "created", when(&u.CreatedAt))
 	}})

@@ -212,7 +212,10 @@ func (a *API) viewJob(s *policy.Subject, d grading.Detail) api.Job {
 		CreatedAt: j.CreatedAt, StartedAt: instant(j.StartedAt), EndedAt: instant(j.EndedAt), ETag: versionTag(j.Version),
 	}
 	if j.Submitter != "" {
-		out.SubmittedByUser, out.Act = string(j.Submitter), &api.Act{Sub: string(j.Submitter), Consent: j.Consent}
+		actor, _ := a.Table.Principal(j.Submitter)
+		owner, _ := a.Table.Principal(j.Owner)
+		out.SubmittedByUser, out.OnBehalfOf = string(j.Submitter), owner.Name
+		out.Act = &api.Act{Sub: string(j.Submitter), Name: actor.Name, Consent: j.Consent}
 	}
 	if policy.Decide(s, policy.JobResult, a.Grading.Resource(s, &j)) == nil {
 		out.Scores = j.Scores

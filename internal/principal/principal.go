@@ -86,8 +86,8 @@ type Principal struct {
 	CancelBefore int64
 	// Groups are the names of the groups whose policies bear on its tokens.
 	Groups []string
-	// Left are the groups that it is not in any more, and since when, as far back
-	// as that decides when a service lost its last owner.
+	// Left are the groups that it is not in any more, as far back as that decides
+	// when a service lost its last owner.
 	Left []Departure
 	// InactiveSince is when a person who is not active stopped being so; zero for
 	// who is active.
@@ -130,7 +130,7 @@ func (p Principal) Enrol(now time.Time) Principal {
 // Reenrol returns the principal with a new person epoch and an active status:
 // everything issued before is dead for ever.
 func (p Principal) Reenrol(now time.Time) Principal {
-	p.Status, p.InactiveSince = Active, time.Time{}
+	p = p.back()
 	p.Epochs.Person++
 	return p.changed(now)
 }
@@ -167,7 +167,7 @@ func (p Principal) Update(role *Role, email *string, groups *[]string, now time.
 		list := slices.Clone(*groups)
 		slices.Sort(list)
 		out.Groups = slices.Compact(list)
-		out.Left = p.leaving(out.Groups, now)
+		out.Left = p.departures(out.Groups, now)
 		for _, g := range out.Groups {
 			if !nameRE.MatchString(g) || strings.Contains(g, "..") || len(out.Groups) > mostGroups {
 				return p, fault.New(fault.Invalid, "group_invalid", "A person is in at most %d groups, whose names have 1 to 63 of a-z, 0-9, dot, dash and underscore.", mostGroups).
@@ -212,8 +212,7 @@ func (p Principal) Resume(now time.Time) (Principal, error) {
 	if p.Status == Deprovisioned {
 		return p, ErrDeprovisioned
 	}
-	p.Status, p.InactiveSince = Active, time.Time{}
-	return p.changed(now), nil
+	return p.back().changed(now), nil
 }
 
 // inactive is p in a status in which it may not act. How long that has been so

@@ -20,27 +20,56 @@ const (
 	mostOwners   = 20
 )
 
-// Departure says when somebody left a group.
+// Departure says until when somebody was an active member of a group that they
+// left, or that they joined while they were not active; the zero time: never.
 type Departure struct {
 	Group string
 	At    time.Time
 }
 
-// leaving are the departures of p once it is in these groups. What is older than
-// a service without owners goes on decides nothing any more.
-func (p Principal) leaving(groups []string, now time.Time) []Departure {
+// departures are those of p once it is in these groups. What is older than a
+// service without owners goes on decides nothing any more.
+func (p Principal) departures(groups []string, now time.Time) []Departure {
 	var out []Departure
+	known := func(g string) bool {
+		return slices.ContainsFunc(p.Left, func(d Departure) bool { return d.Group == g })
+	}
 	for _, d := range p.Left {
-		if !slices.Contains(groups, d.Group) && d.At.Add(OwnerlessFor).After(now) {
+		switch in := slices.Contains(groups, d.Group); {
+		case in && p.Status == Active: // it is one again
+		case in, d.At.Add(OwnerlessFor).After(now):
 			out = append(out, d)
 		}
 	}
+	end := now
+	if p.Status != Active {
+		end = p.inactiveSince()
+	}
 	for _, g := range p.Groups {
-		if !slices.Contains(groups, g) {
-			out = append(out, Departure{g, now})
+		if !slices.Contains(groups, g) && !known(g) {
+			out = append(out, Departure{g, end})
+		}
+	}
+	for _, g := range groups {
+		if !slices.Contains(p.Groups, g) && !known(g) && p.Status != Active {
+			out = append(out, Departure{Group: g})
 		}
 	}
 	return out
+}
+
+// back is p once it is active: of all groups that it is in.
+func (p Principal) back() Principal {
+	p.Status, p.InactiveSince = Active, time.Time{}
+	p.Left = slices.DeleteFunc(slices.Clone(p.Left), func(d Departure) bool { return slices.Contains(p.Groups, d.Group) })
+	return p
+}
+
+func (p *Principal) inactiveSince() time.Time {
+	if p.InactiveSince.IsZero() {
+		return p.ChangedAt // of a record that is older than this fact
+	}
+	return p.InactiveSince
 }
 
 // Ownership is who answers for a service at one moment.
@@ -91,26 +120,18 @@ func (p Principal) owner(who *Principal) (active bool, until time.Time) {
 	if who.Kind != Human {
 		return false, time.Time{}
 	}
-	member := slices.Contains(p.Owners, who.ID) || p.OwnerGroup != "" && slices.Contains(who.Groups, p.OwnerGroup)
-	if member && who.Status == Active {
+	named := slices.Contains(p.Owners, who.ID)
+	member := p.OwnerGroup != "" && slices.Contains(who.Groups, p.OwnerGroup)
+	if (named || member) && who.Status == Active {
 		return true, time.Time{}
 	}
-	if who.Status != Active {
-		if until = who.InactiveSince; until.IsZero() {
-			until = who.ChangedAt // of a record that is older than this fact
-		}
-	}
-	if member {
-		return false, until
-	}
 	for _, d := range who.Left {
-		if d.Group != p.OwnerGroup {
-			continue
+		if p.OwnerGroup != "" && d.Group == p.OwnerGroup {
+			return false, d.At
 		}
-		if until.IsZero() || d.At.Before(until) {
-			until = d.At
-		}
-		return false, until
+	}
+	if named || member {
+		return false, who.inactiveSince()
 	}
 	return false, time.Time{}
 }

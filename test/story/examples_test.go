@@ -36,7 +36,7 @@ func commands(t *testing.T) (all []string) {
 		}
 	}
 	for _, top := range []string{
-		"login", "submit", "status", "cancel", "token", "job", "competition", "user", "policy", "block", "audit", "leak", "clock",
+		"login", "submit", "status", "cancel", "token", "job", "competition", "user", "service", "consent", "policy", "block", "audit", "leak", "clock",
 		"whoami", "doctor", "explain", "logout", "check-config", "version", "serve", "demo",
 	} {
 		below([]string{top})
@@ -66,7 +66,7 @@ func examples(t *testing.T, command string) (lines []string) {
 }
 
 // administrators' examples are run by an administrator.
-var byBoss = regexp.MustCompile(`^gradegate (user|policy|block|clock|audit|competition apply|status --data|token revoke-all --user)`)
+var byBoss = regexp.MustCompile(`^gradegate (user|service create|service owners|policy|block|clock|audit|competition apply|status --data|token revoke-all --user)`)
 
 var requestRE = regexp.MustCompile(`req_[0-9a-z]{26}`)
 
@@ -117,6 +117,20 @@ func runExample(t *testing.T, line string) {
 	if strings.Contains(line, "REQUEST") {
 		_, errs, _ := w.cli("ann", "user", "list")
 		line = strings.ReplaceAll(line, "REQUEST", requestRE.FindString(errs))
+	}
+	if strings.Contains(line, "bob") || strings.Contains(line, "service") {
+		for _, name := range []string{"bob", "carol", "dan"} {
+			w.local("user", "create", name)
+		}
+		for _, name := range []string{"ann", "bob"} {
+			w.local("user", "set", name, "--group", "vision")
+		}
+		if !strings.Contains(line, "service create") {
+			w.local("service", "create", "ci", "--owner", "ann", "--owner", "bob")
+		}
+	}
+	if strings.Contains(line, "consent withdraw") {
+		w.must("ann", "consent", "give", "bob")
 	}
 	code := w.local("user", "invite", "joe-"+time.Now().Format("150405"), "-o", "secret")
 	if strings.Contains(line, "JOB") {
