@@ -107,7 +107,7 @@ func TestOneSuccessor(t *testing.T) {
 		}
 		current = ids[0]
 	}
-	all, err := h.Tokens(t.Context(), ann, "")
+	all, err := h.Tokens(t.Context(), ann, "", "", 10_000)
 	if err != nil {
 		t.Fatal(err)
 	}

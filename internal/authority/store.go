@@ -19,6 +19,9 @@ import (
 type Store interface {
 	Token(ctx context.Context, id token.ID) (token.Token, error)
 	TokensOf(ctx context.Context, owner principal.ID) ([]token.Token, error)
+	// TokensPage is TokensOf newest first, after the given one of them (empty:
+	// from the start), whose absence is NotFound.
+	TokensPage(ctx context.Context, owner principal.ID, after token.ID, limit int) ([]token.Token, error)
 	Principal(ctx context.Context, id principal.ID) (principal.Principal, error)
 	PrincipalByName(ctx context.Context, name string) (principal.Principal, error)
 	// Principals lists by id, after the given one (empty: from the start).

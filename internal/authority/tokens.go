@@ -342,20 +342,16 @@ var ErrNoToken = fault.New(fault.NotFound, "token_not_found", "There is no such 
 var errLocalName = fault.New(fault.NotFound, "token_not_found", "The local administrator has no tokens of its own, and somebody else's go by their id.").
 	WithFix("gradegate user tokens NAME --data DIR shows the ids.")
 
-// Tokens lists the owner's tokens, newest first. The owner may be "" for the
-// subject's own.
-func (a *Authority) Tokens(ctx context.Context, s *policy.Subject, owner principal.ID) ([]token.Token, error) {
+// Tokens lists the owner's tokens, newest first, after the given one (empty:
+// from the start). The owner may be "" for the subject's own.
+func (a *Authority) Tokens(ctx context.Context, s *policy.Subject, owner principal.ID, after token.ID, limit int) ([]token.Token, error) {
 	if owner == "" {
 		owner = s.Principal.ID
 	}
 	if err := policy.Decide(s, policy.TokenRead, a.resource(s, owner)); err != nil {
 		return nil, err
 	}
-	list, err := a.store.TokensOf(ctx, owner)
-	slices.SortFunc(list, func(x, y token.Token) int {
-		return y.IssuedAt.Compare(x.IssuedAt)
-	})
-	return list, err
+	return a.store.TokensPage(ctx, owner, after, limit)
 }
 
 // Find gives one token by id, by name among the subject's own, or "self".

@@ -75,6 +75,19 @@ func (s *tokenStore) TokensOf(_ context.Context, owner principal.ID) (out []toke
 	return out, s.dead
 }
 
+func (s *tokenStore) TokensPage(ctx context.Context, owner principal.ID, after token.ID, limit int) ([]token.Token, error) {
+	all, err := s.TokensOf(ctx, owner)
+	slices.SortStableFunc(all, func(a, b token.Token) int { return b.IssuedAt.Compare(a.IssuedAt) })
+	if after != "" {
+		i := slices.IndexFunc(all, func(t token.Token) bool { return t.ID == after })
+		if i < 0 {
+			return nil, absent
+		}
+		all = all[i+1:]
+	}
+	return all[:min(len(all), limit)], err
+}
+
 func (s *tokenStore) Principal(_ context.Context, id principal.ID) (principal.Principal, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

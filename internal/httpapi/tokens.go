@@ -60,18 +60,12 @@ func (a *API) listTokens(ctx context.Context, s *policy.Subject, in *Paging) (ap
 // last one that was shown.
 func (a *API) tokensOf(ctx context.Context, s *policy.Subject, owner principal.ID, in *Paging) (api.Page[api.Token], error) {
 	page := api.Page[api.Token]{Items: []api.Token{}}
-	list, err := a.Authority.Tokens(ctx, s, owner)
+	list, err := a.Authority.Tokens(ctx, s, owner, token.ID(in.Cursor), in.Limit+1)
+	if err != nil && in.Cursor != "" && fault.KindOf(err) == fault.NotFound {
+		return page, errCursor
+	}
 	if err != nil {
 		return page, err
-	}
-	if in.Cursor != "" {
-		for len(list) > 0 && string(list[0].ID) != in.Cursor {
-			list = list[1:]
-		}
-		if len(list) == 0 {
-			return page, errCursor
-		}
-		list = list[1:]
 	}
 	if len(list) > in.Limit {
 		list = list[:in.Limit]

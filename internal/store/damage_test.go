@@ -314,6 +314,22 @@ func TestDatabaseVanishes(t *testing.T) {
 	}
 }
 
+// TestPagesWithoutDatabase: the table in memory gives the same pages.
+func TestPagesWithoutDatabase(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	m := &memory{}
+	r.cfg.Memory = m
+	r.open()
+	r.s.Follow(m.apply)
+	ann := storetest.Person("ann")
+	all := storetest.Issued(ann, 7)
+	r.must(r.commit(storetest.Add(&ann, all...), audit.TokenIssue))
+	alive := r.s.db.Swap(nil)
+	storetest.WantPages(t, r.s.TokensPage, ann.ID, all)
+	r.s.db.Store(alive)
+}
+
 // TestNothingDurable: neither side can be written. The revocation takes effect
 // in memory, and the answer says that it would be forgotten.
 func TestNothingDurable(t *testing.T) {

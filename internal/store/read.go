@@ -1,9 +1,11 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -41,11 +43,46 @@ func (t *Tokens) TokensOf(ctx context.Context, owner principal.ID) ([]token.Toke
 		}
 		return nil, err
 	}
-	out := make([]token.Token, len(rows))
-	for i, r := range rows {
-		out[i] = t.acked.token(r.(*tokenRow).token())
+	return t.acked.all(rows), nil
+}
+
+// pageOf is a page of an owner's tokens behind an instant and an id.
+var pageOf = tokensTable.selectAll + ` WHERE owner = $1 AND (issued_at, id) < ($2, $3)
+	ORDER BY issued_at DESC, id DESC LIMIT $4`
+
+// TokensPage implements authority.Store.
+func (t *Tokens) TokensPage(ctx context.Context, owner principal.ID, after token.ID, limit int) ([]token.Token, error) {
+	at := int64(math.MaxInt64)
+	if after != "" {
+		last, err := t.Token(ctx, after)
+		if err != nil {
+			return nil, err
+		}
+		if last.Owner != owner {
+			return nil, errNoToken
+		}
+		at = clock.Micros(last.IssuedAt)
 	}
-	return out, nil
+	rows, err := many(ctx, t, pageOf, tokensTable, string(owner), at, string(after), limit)
+	if err != nil && t.cfg.Memory != nil && isTrouble(err) {
+		return page(t.cfg.Memory.TokensOf(owner), at, after, limit), nil
+	}
+	return t.acked.all(rows), err
+}
+
+// page does in memory what pageOf does in the database.
+func page(list []token.Token, at int64, after token.ID, limit int) []token.Token {
+	newest := func(x, y token.Token) int {
+		return cmp.Or(y.IssuedAt.Compare(x.IssuedAt), cmp.Compare(y.ID, x.ID))
+	}
+	slices.SortFunc(list, newest)
+	first := slices.IndexFunc(list, func(k token.Token) bool {
+		return cmp.Or(cmp.Compare(clock.Micros(k.IssuedAt), at), cmp.Compare(k.ID, after)) < 0
+	})
+	if first < 0 {
+		return nil
+	}
+	return list[first:min(len(list), first+limit)]
 }
 
 // Principal implements authority.Store.
@@ -184,6 +221,14 @@ func (o *overlay) token(k token.Token) token.Token {
 		return image
 	}
 	return k
+}
+
+func (o *overlay) all(rows []row) []token.Token {
+	out := make([]token.Token, len(rows))
+	for i, r := range rows {
+		out[i] = o.token(r.(*tokenRow).token())
+	}
+	return out
 }
 
 func (o *overlay) principal(p principal.Principal) principal.Principal {

@@ -69,6 +69,7 @@ func RunTokens(t *testing.T, fresh func(t *testing.T) TokensPlace) {
 		{"events wait for the trail", outbox},
 		{"uses never go back", uses},
 		{"principals are listed by id", listing},
+		{"an owner's tokens come in pages", pages},
 		{"revisions rise", revisions},
 		{"a decision needs an event", needsEvent},
 		{"loading gives everything", loading},
