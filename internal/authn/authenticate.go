@@ -13,7 +13,8 @@ import (
 
 // Ref points at what authenticated a request, for Used and Admit.
 type Ref struct {
-	entry *entry
+	id    token.PublicID
+	noted bool // whether the use is noted
 	owner *owner
 }
 
@@ -57,29 +58,24 @@ func (t *Table) Authenticate(p token.Presented, addr netip.Addr) (policy.Subject
 	if p.Kind == token.JobKind || p.Kind == token.Run {
 		return t.authenticateHandle(p, addr, now)
 	}
-	e, known := t.tokens.get(p.Public)
-	record := &t.nobody
-	if known {
-		if r := e.record.Load(); r != nil {
-			record = r
-		}
-	}
 	// An unknown id is compared with a digest that nothing has, so that both
 	// refusals take the same steps.
-	if !record.Digest.Is(p.Digest, t.peppers) || record.Kind != p.Kind || record == &t.nobody {
+	var record held
+	known := t.find(p.Public, &record)
+	if !record.Digest.Is(p.Digest, t.peppers) || record.Kind != p.Kind || !known {
 		return s, Ref{}, t.unknown(record.Digest)
 	}
-	owner := e.owner.person.Load()
+	owner := record.owner.person.Load()
 	if owner == nil {
 		return s, Ref{}, ErrUnknown // a token without an owner: doubt tightens
 	}
 	s.Token, s.Kind = record.ID, record.Kind
-	ref := Ref{entry: e, owner: e.owner}
-	state, end, rights := t.judge(e, record, &owner.Holder, &addr, now)
+	ref := Ref{id: p.Public, noted: true, owner: record.owner}
+	state, end, rights := t.judge(&record.Token, record.last, &owner.Holder, &addr, now)
 	switch {
 	case state == token.StateActive:
 		if record.Digest.Pepper != t.peppers.Newest() {
-			t.worn(record, &p)
+			t.worn(&record.Token, &p)
 		}
 	case state == token.StateQuarantined:
 		s.Mode = policy.ModeQuarantined
@@ -87,8 +83,8 @@ func (t *Table) Authenticate(p token.Presented, addr netip.Addr) (policy.Subject
 			s.Ownerless = owner.owned.Since
 		}
 	case record.Parent == "" && record.ReadsAfter(state, end, now):
-		// What such a use is not: a renewal. Without an entry it is not noted.
-		s.Mode, s.Ended, ref.entry = policy.ModeExpiredRead, end.At, nil
+		// What such a use is not: a renewal.
+		s.Mode, s.Ended, ref.noted = policy.ModeExpiredRead, end.At, false
 		end.At = end.At.Add(token.ReadAfter)
 	default:
 		s.Until, s.By, s.Level = end.At, end.Clock, end.Level // for whoever asks why
@@ -119,12 +115,12 @@ func (t *Table) Authenticate(p token.Presented, addr netip.Addr) (policy.Subject
 // Lapsed is the subject of a secret whatever its token's state, in ModeReplay:
 // for who asks again for an answer that was lost, and for nothing else.
 func (t *Table) Lapsed(p token.Presented, addr netip.Addr) (policy.Subject, bool) {
-	e, ok := t.tokens.get(p.Public)
-	if !ok {
+	var k held
+	if !t.find(p.Public, &k) {
 		return policy.Subject{}, false
 	}
-	k, owner := e.record.Load(), e.owner.person.Load()
-	if k == nil || owner == nil || !k.Digest.Is(p.Digest, t.peppers) || k.Kind != p.Kind || !authenticates(k.Kind) {
+	owner := k.owner.person.Load()
+	if owner == nil || !k.Digest.Is(p.Digest, t.peppers) || k.Kind != p.Kind || !authenticates(k.Kind) {
 		return policy.Subject{}, false
 	}
 	if len(k.CIDRs) > 0 && !policy.Within(k.CIDRs, addr) {
@@ -221,13 +217,12 @@ func (t *Table) Admit(s *policy.Subject) (release func(), err error) {
 }
 
 func (t *Table) stillActive(s *policy.Subject, o *owner) error {
-	e, ok := t.tokens.get(publicOf(s.Token))
+	var record held
 	owner := o.person.Load()
-	if !ok || owner == nil {
+	if !t.find(publicOf(s.Token), &record) || owner == nil {
 		return ErrUnknown
 	}
-	record := e.record.Load()
-	state, _, _ := t.judge(e, record, &owner.Holder, &s.Addr, t.now())
+	state, _, _ := t.judge(&record.Token, record.last, &owner.Holder, &s.Addr, t.now())
 	if state == token.StateActive {
 		return nil
 	}

@@ -50,15 +50,10 @@ const mostGuessed = 1 << 14
 // Guess notes that a secret which was refused may have been a guess. If it was
 // one at a token that there is, it tells which, and whose it is.
 func (t *Table) Guess(p token.Presented, addr netip.Addr, now time.Time) (id token.ID, owner principal.ID, ok bool) {
-	e, known := t.tokens.get(p.Public)
-	record := &t.nobody
-	if known {
-		if r := e.record.Load(); r != nil {
-			record = r
-		}
-	}
-	ok = record != &t.nobody && t.peppers.Knows(record.Digest.Pepper) && !record.Digest.Is(p.Digest, t.peppers)
-	t.guesses.note(p.Public, record, ok, addr, now)
+	var record held
+	known := t.find(p.Public, &record)
+	ok = known && t.peppers.Knows(record.Digest.Pepper) && !record.Digest.Is(p.Digest, t.peppers)
+	t.guesses.note(p.Public, &record.Token, ok, addr, now)
 	return record.ID, record.Owner, ok
 }
 
@@ -136,12 +131,8 @@ func (t *Table) GuessedTokens() int {
 
 // ApplyGuesses takes over guesses that are in the store.
 func (t *Table) ApplyGuesses(g Guessed) {
-	e, ok := t.tokens.get(publicOf(g.Token))
-	if !ok {
-		return
-	}
-	r := e.record.Load()
-	if r == nil {
+	var r held
+	if !t.find(publicOf(g.Token), &r) {
 		return
 	}
 	t.guesses.mu.Lock()

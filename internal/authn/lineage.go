@@ -25,8 +25,8 @@ const mostParents = 4
 
 // judge is what a token is at now, its parents included, its nearest end, and
 // what it may do. Without an address nobody asks where it is used from.
-func (t *Table) judge(e *entry, k *token.Token, h *token.Holder, addr *netip.Addr, now time.Time) (token.State, token.Ending, lineage) {
-	state, end := k.Judge(h, t.history(e, k), now)
+func (t *Table) judge(k *token.Token, last int64, h *token.Holder, addr *netip.Addr, now time.Time) (token.State, token.Ending, lineage) {
+	state, end := k.Judge(h, t.history(k, last), now)
 	rights := lineage{alive: true, scopes: k.Scopes, competitions: k.Competitions}
 	if k.Parent != "" && (state == token.StateActive || state == token.StateQuarantined) {
 		if rights, end = t.under(k, h, addr, end, now); !rights.alive {
@@ -40,27 +40,23 @@ func (t *Table) judge(e *entry, k *token.Token, h *token.Holder, addr *netip.Add
 // nearest end.
 func (t *Table) Judge(k *token.Token, owner *principal.Principal, now time.Time) (token.State, token.Ending) {
 	h := t.Holder(*owner)
-	e, ok := t.tokens.get(publicOf(k.ID))
+	last, ok := t.lastUsed(k.ID)
 	if !ok {
 		return k.Judge(&h, token.History{}, now)
 	}
-	state, end, _ := t.judge(e, k, &h, nil, now)
+	state, end, _ := t.judge(k, last, &h, nil, now)
 	return state, end
 }
 
 // line goes from a token up to what it was made from.
 func (t *Table) line(id token.ID, do func(*token.Token)) {
 	for generation := 0; id != "" && generation <= mostParents; generation++ {
-		e, ok := t.tokens.get(publicOf(id))
-		if !ok {
+		var h held
+		if !t.find(publicOf(id), &h) {
 			return
 		}
-		k := e.record.Load()
-		if k == nil {
-			return
-		}
-		do(k)
-		id = k.Parent
+		do(&h.Token)
+		id = h.Parent
 	}
 }
 
@@ -71,15 +67,11 @@ func (t *Table) under(k *token.Token, h *token.Holder, addr *netip.Addr, end tok
 	l := lineage{scopes: k.Scopes, competitions: k.Competitions}
 	parent := k.Parent
 	for range mostParents {
-		e, ok := t.tokens.get(publicOf(parent))
-		if !ok {
+		var p held
+		if !t.find(publicOf(parent), &p) || p.Owner != k.Owner {
 			return l, end
 		}
-		p := e.record.Load()
-		if p == nil || p.Owner != k.Owner {
-			return l, end
-		}
-		state, its := p.Judge(h, t.history(e, p), now)
+		state, its := p.Judge(h, t.history(&p.Token, p.last), now)
 		if state != token.StateActive || addr != nil && len(p.CIDRs) > 0 && !policy.Within(p.CIDRs, *addr) {
 			return l, end
 		}

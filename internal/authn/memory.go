@@ -10,24 +10,26 @@ import (
 
 // Token is a token's record.
 func (t *Table) Token(id token.ID) (token.Token, bool) {
-	e, ok := t.tokens.get(publicOf(id))
-	if !ok {
+	public := publicOf(id)
+	p := t.tokens.of(public)
+	p.RLock()
+	defer p.RUnlock()
+	s := p.found(public)
+	if s == nil {
 		return token.Token{}, false
 	}
-	r := e.record.Load()
-	if r == nil {
-		return token.Token{}, false
-	}
-	return *r, true
+	var h held
+	t.whole(p, s, &h)
+	return h.Token, true
 }
 
 // TokensOf is an owner's tokens. It looks at every token there is: it is for
 // emergencies.
 func (t *Table) TokensOf(owner principal.ID) []token.Token {
 	var out []token.Token
-	t.tokens.each(func(e *entry) {
-		if r := e.record.Load(); r != nil && r.Owner == owner {
-			out = append(out, *r)
+	t.each(func(h *held) {
+		if h.Owner == owner {
+			out = append(out, h.Token)
 		}
 	})
 	return out

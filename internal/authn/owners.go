@@ -14,6 +14,8 @@ import (
 
 // owner is one principal, with the gate of what is decided in its name.
 type owner struct {
+	id     principal.ID
+	number uint32 // by which packed tokens name it
 	// person is replaced as a whole, so that a reader sees one consistent state.
 	person atomic.Pointer[person]
 	// gate is held for reading while a job of this owner is admitted, and taken
@@ -40,11 +42,19 @@ func (t *Table) owner(id principal.ID) *owner {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if o = t.owners[id]; o == nil {
-		o = new(owner)
+		var all []*owner
+		if known := t.numbered.Load(); known != nil {
+			all = *known
+		}
+		o = &owner{id: id, number: uint32(len(all))} //nolint:gosec // there are fewer people
+		all = append(all, o)
+		t.numbered.Store(&all)
 		t.owners[id] = o
 	}
 	return o
 }
+
+func (t *Table) ownerAt(number uint64) *owner { return (*t.numbered.Load())[number] }
 
 // applyPeople takes over principals and policies. A change of policy is rare,
 // and goes to everybody at once.
@@ -141,35 +151,44 @@ func (t *Table) Levels() policy.Levels {
 
 // History is what is known of the uses of a token that stands as in k.
 func (t *Table) History(k *token.Token) token.History {
-	e, ok := t.tokens.get(publicOf(k.ID))
+	last, ok := t.lastUsed(k.ID)
 	if !ok {
 		return token.History{}
 	}
-	return t.history(e, k)
+	return t.history(k, last)
 }
 
-func (t *Table) history(e *entry, k *token.Token) token.History {
-	past := token.History{LastUse: clock.Micro(e.last.Load())}
+// lastUsed is when a token was last used, in microseconds; 0: never.
+func (t *Table) lastUsed(id token.ID) (at int64, ok bool) {
+	public := publicOf(id)
+	p := t.tokens.of(public)
+	p.RLock()
+	defer p.RUnlock()
+	s := p.found(public)
+	if s == nil {
+		return 0, false
+	}
+	return s.last, true
+}
+
+func (t *Table) history(k *token.Token, last int64) token.History {
+	past := token.History{LastUse: clock.Micro(last)}
 	if k.Successor == "" || k.GraceUntil.IsZero() {
 		return past
 	}
 	next := k.Successor
 	for generation := 0; next != "" && generation < mostGenerations; generation++ {
-		s, ok := t.tokens.get(publicOf(next))
-		if !ok {
+		var s held
+		if !t.find(publicOf(next), &s) {
 			break
 		}
-		r := s.record.Load()
-		if r == nil {
-			break
+		if generation == 0 && s.last != 0 {
+			past.Succeeded = s.IssuedAt
 		}
-		if generation == 0 && s.last.Load() != 0 {
-			past.Succeeded = r.IssuedAt
+		if s.Standing.StricterThan(past.After) {
+			past.After = s.Standing
 		}
-		if r.Standing.StricterThan(past.After) {
-			past.After = r.Standing
-		}
-		next = r.Successor
+		next = s.Successor
 	}
 	return past
 }
@@ -189,10 +208,9 @@ func (t *Table) SeenPrincipal(p principal.Principal) {
 // EachToken goes through all tokens with their owners. What is added meanwhile
 // may be left out.
 func (t *Table) EachToken(do func(*token.Token, *principal.Principal)) {
-	t.tokens.each(func(e *entry) {
-		k, p := e.record.Load(), e.owner.person.Load()
-		if k != nil && p != nil {
-			do(k, &p.Principal)
+	t.each(func(h *held) {
+		if p := h.owner.person.Load(); p != nil {
+			do(&h.Token, &p.Principal)
 		}
 	})
 }

@@ -26,7 +26,8 @@ func (t *Table) unknown(d token.Digest) error {
 // looked at when nothing is known costs as much as what was made last.
 func (t *Table) Use(p *keys.Peppers) {
 	t.peppers = p
-	t.nobody.Digest.Pepper, t.noHandle.Digest.Pepper = p.Newest(), p.Newest()
+	t.noHandle.Digest.Pepper = p.Newest()
+	t.nobody = t.pack(nil, &token.Token{Digest: t.noHandle.Digest})
 }
 
 // outworn collects them until somebody takes them.
@@ -73,9 +74,9 @@ func (t *Table) WithoutPepper() map[uint8]int {
 			out[d.Pepper]++
 		}
 	}
-	t.tokens.each(func(e *entry) {
-		if k := e.record.Load(); k != nil && k.Standing != token.Revoked {
-			count(k.Digest)
+	t.each(func(h *held) {
+		if h.Standing != token.Revoked {
+			count(h.Digest)
 		}
 	})
 	t.handles.each(func(h *handle) {

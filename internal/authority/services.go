@@ -307,13 +307,13 @@ func (a *Authority) Stranded(who principal.Principal) (out []Service) {
 	return out
 }
 
-// ServiceTokens lists the tokens of a service, newest first.
+// ServiceTokens lists the newest tokens of a service.
 func (a *Authority) ServiceTokens(ctx context.Context, s *policy.Subject, idOrName string) ([]token.Token, error) {
 	v, err := a.Service(ctx, s, idOrName)
 	if err != nil {
 		return nil, err
 	}
-	return a.Tokens(ctx, s, v.ID)
+	return a.Tokens(ctx, s, v.ID, "", 1000)
 }
 
 // CreateServiceToken issues a token of a service to one of its owners, who

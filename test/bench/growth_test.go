@@ -284,7 +284,7 @@ func (a *act) cost(b *testing.B, n *node) float64 {
 			b.Fatal(a.name, err)
 		}
 	}
-	return float64((ownCPU(b)-before).Nanoseconds()) / 1000 / float64(a.times)
+	return float64((ownCPU(b) - before).Nanoseconds()) / 1000 / float64(a.times)
 }
 
 // ownCPU is the processor time that this process has used.

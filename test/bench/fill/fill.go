@@ -258,15 +258,15 @@ func (f *filler) token(p principal.Principal, age time.Duration) token.Token {
 // spread like random ones, and come in order: databases take them much faster.
 func (f *filler) next() (public token.PublicID, digest token.Digest) {
 	const letters = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-	_, _ = rand.Read(digest[:]) // never fails: the runtime stops the process instead
-	binary.BigEndian.PutUint32(digest[:], uint32(f.drafts<<32/(f.total+1)))
+	_, _ = rand.Read(digest.Sum[:]) // never fails: the runtime stops the process instead
+	binary.BigEndian.PutUint32(digest.Sum[:], uint32(f.drafts<<32/(f.total+1)))
 	n := f.drafts * (62 * 62 * 62 * 62 * 62) / (f.total + 1)
 	for i := 4; i >= 0; i-- {
 		public[i] = letters[n%62]
 		n /= 62
 	}
 	for i := 5; i < len(public); i++ {
-		public[i] = letters[digest[i]%62]
+		public[i] = letters[digest.Sum[i]%62]
 	}
 	return public, digest
 }
