@@ -157,15 +157,23 @@ func (r *recovery) inspect() error {
 	return r.prove()
 }
 
-// prove reads the head, and then every row under it.
+// prove reads the head, and then every row under it, while the engine checks the
+// file by its own lights.
 func (r *recovery) prove() error {
-	if err := r.db.integrity(r.ctx, r.db.read); err != nil {
+	checked := make(chan error, 1)
+	go func() { checked <- r.db.integrity(r.ctx, r.db.read) }()
+	trouble := r.proveRows()
+	if err := <-checked; err != nil {
 		if !corrupt(err) && r.db.file == nil {
 			return r.db.trouble(err)
 		}
 		r.wrong = err
 		return nil
 	}
+	return trouble
+}
+
+func (r *recovery) proveRows() error {
 	h, s, err := readHead(r.ctx, r.db.read, "")
 	switch {
 	case errors.Is(err, sql.ErrNoRows):

@@ -26,7 +26,7 @@ import (
 // reading are the methods that change nothing anybody decides on. Everything
 // else has to take its audit event; so does whatever is added.
 var reading = map[string]string{
-	"Token": "", "TokensOf": "", "Principal": "", "PrincipalByName": "", "Principals": "", "Levels": "", "Consents": "", "Blocks": "", "Guesses": "", "Reply": "", "Outages": "", "RebuiltAt": "",
+	"Token": "", "TokensOf": "", "TokensPage": "", "Principal": "", "PrincipalByName": "", "Principals": "", "Levels": "", "Consents": "", "Blocks": "", "Guesses": "", "Reply": "", "Outages": "", "RebuiltAt": "",
 	"Load": "", "Uses": "", "UsesPosition": "", "PendingEvents": "", "Check": "", "Report": "", "State": "", "Wake": "", "Close": "", "Follow": "",
 	"Competition": "", "Competitions": "", "Job": "", "Jobs": "", "LiveJobs": "", "Best": "", "Submission": "", "Usage": "", "JobReply": "",
 	"Handles": "", "FollowHandles": "",

@@ -20,6 +20,7 @@ type table struct {
 	// lapse by themselves; losing one loses nobody a right.
 	counted bool
 	empty   func() row
+	members []member
 
 	insert, selectByKey, selectAll, update string
 }
@@ -93,7 +94,7 @@ func newTable(name string, counted bool, empty func() row, columns ...string) *t
 		}
 	}
 	return &table{
-		name: name, columns: columns, counted: counted, empty: empty,
+		name: name, columns: columns, counted: counted, empty: empty, members: membersOf(empty()),
 		insert:      "INSERT INTO " + name + " (" + list + ") VALUES (" + strings.Join(values, ", ") + ")",
 		selectByKey: "SELECT " + list + " FROM " + name + " WHERE " + columns[0] + " = $1",
 		selectAll:   "SELECT " + list + " FROM " + name,
@@ -119,21 +120,13 @@ type stored struct {
 	image []byte
 }
 
-// image is the row as JSON with its members in a fixed order: form v1. It is
-// what the ledger holds, what the MAC is over, and what the digest sums.
-func image(r row) []byte {
-	text, err := json.Marshal(r)
-	if err != nil {
-		panic("store: " + err.Error()) // rows are structs of strings, numbers and bytes
-	}
-	return text
-}
-
 // named puts the table's name before an image, so that a row of one table is
 // never taken for one of another.
 func named(t *table, image []byte) []byte {
-	return append(append(make([]byte, 0, len(t.name)+4+len(image)), t.name+" 1\n"...), image...)
+	return append(appendName(make([]byte, 0, len(t.name)+4+len(image)), t), image...)
 }
+
+func appendName(b []byte, t *table) []byte { return append(append(b, t.name...), " 1\n"...) }
 
 // sealed makes the stored form of a row.
 func sealed(k *keys.Ring, r row) stored {
@@ -151,11 +144,16 @@ var errForged = errors.New("a row does not carry our MAC")
 // verify computes the image of a row that was read and checks its seal.
 func (s *stored) verify(k *keys.Ring) error {
 	s.image = image(s.row)
-	mac := k.RowMAC(named(s.row.spec(), s.image))
-	if s.seal.keyID != k.ID() || s.seal.version != keys.Version || !keys.Equal(mac[:], s.seal.mac) {
+	if !s.seal.proves(k, named(s.row.spec(), s.image)) {
 		return errForged
 	}
 	return nil
+}
+
+// proves reports whether the seal is ours, and over this row.
+func (s *seal) proves(k *keys.Ring, row []byte) bool {
+	mac := k.RowMAC(row)
+	return s.keyID == k.ID() && s.version == keys.Version && keys.Equal(mac[:], s.mac)
 }
 
 func (s *stored) args(more ...any) []any {

@@ -245,7 +245,7 @@ func BenchmarkGrowth(b *testing.B) {
 		micros[i] = make([][]float64, len(nodes))
 	}
 	for b.Loop() {
-		for range rounds + 2 {
+		for range rounds {
 			for i, a := range acts {
 				runtime.GC() // what one size leaves behind is not the next one's
 				for j, n := range nodes {
