@@ -113,12 +113,14 @@ func openSQLite(ctx context.Context, path string, k kind, create bool) (*databas
 	return d, nil
 }
 
+// sqliteDSN names a database and how it is opened. The cache of a connection
+// holds the inner pages of a table of a million rows.
 func sqliteDSN(path, mode, extra string, pragmas ...string) string {
 	q := "mode=" + mode + "&_dqs=0"
 	if extra != "" {
 		q += "&" + extra
 	}
-	for _, p := range append([]string{"busy_timeout(5000)", "trusted_schema(0)", "cell_size_check(1)", "mmap_size(0)"}, pragmas...) {
+	for _, p := range append([]string{"busy_timeout(5000)", "trusted_schema(0)", "cell_size_check(1)", "mmap_size(0)", "cache_size(-6000)"}, pragmas...) {
 		q += "&_pragma=" + url.QueryEscape(p)
 	}
 	return (&url.URL{Scheme: "file", Path: path, RawQuery: q}).String()
