@@ -3,6 +3,7 @@ package store
 import (
 	"bytes"
 	"encoding/json"
+	"slices"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -41,6 +42,31 @@ func TestImagesAreJSON(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A list is read as encoding/json reads it, whatever somebody has put there.
+func TestListsAreJSON(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		text := rapid.OneOf(
+			rapid.Custom(func(t *rapid.T) string {
+				made, err := list(rapid.SliceOf(anyText()).Draw(t, "list")).Value()
+				if err != nil {
+					t.Fatal(err)
+				}
+				return made.(string)
+			}),
+			rapid.StringMatching(`\["[a",\\\[\] ]*"\]`),
+		).Draw(t, "text")
+		var got list
+		var want []string
+		err := got.Scan(text)
+		if bad := json.Unmarshal([]byte(text), &want); text != "" && (bad == nil) != (err == nil) {
+			t.Fatalf("%s: %v, want %v", text, err, bad)
+		}
+		if err == nil && !slices.Equal(got, want) {
+			t.Fatalf("%s: %q, want %q", text, got, want)
+		}
+	})
 }
 
 // anyText is plain, or holds what JSON escapes, or is no UTF-8 at all.

@@ -34,6 +34,7 @@ const (
 type target struct {
 	name, addr, path, secret string
 	pid                      int
+	stop                     func()
 	perSecond, cpu           []float64 // for each round; cpu in microseconds a request
 }
 
@@ -77,13 +78,24 @@ func ratio(v, base []float64) string {
 
 var onRE = regexp.MustCompile(`on http://(\S+)`)
 
-// serve builds a program, starts it, and reads its address from what it says.
+// serve builds a program and starts it.
 func serve(b *testing.B, dir, pkg string, args ...string) *target {
+	b.Helper()
+	return start(b, build(b, dir, pkg), args...)
+}
+
+func build(b *testing.B, dir, pkg string) string {
 	b.Helper()
 	bin := filepath.Join(dir, filepath.Base(pkg))
 	if out, err := exec.Command("go", "build", "-o", bin, pkg).CombinedOutput(); err != nil {
 		b.Fatalf("%v\n%s", err, out)
 	}
+	return bin
+}
+
+// start starts a program and reads its address from what it says.
+func start(b *testing.B, bin string, args ...string) *target {
+	b.Helper()
 	cmd := exec.Command(bin, args...)
 	cmd.Env = append(os.Environ(), "GRADEGATE_LIMITS_READS=1000000000", "GRADEGATE_LIMITS_VERIFIES=1000000000")
 	pipe, err := cmd.StdoutPipe()
@@ -93,11 +105,11 @@ func serve(b *testing.B, dir, pkg string, args ...string) *target {
 	if err := cmd.Start(); err != nil {
 		b.Fatal(err)
 	}
-	b.Cleanup(func() {
+	t := &target{pid: cmd.Process.Pid, stop: sync.OnceFunc(func() {
 		_ = cmd.Process.Signal(syscall.SIGTERM)
 		_ = cmd.Wait()
-	})
-	t := &target{pid: cmd.Process.Pid}
+	})}
+	b.Cleanup(t.stop)
 	for lines := bufio.NewScanner(pipe); lines.Scan(); {
 		if m := onRE.FindStringSubmatch(lines.Text()); m != nil {
 			t.addr = m[1]
