@@ -16,6 +16,8 @@ type disk interface {
 	trim(path string, size int64) error
 	// rename replaces to with from.
 	rename(from, to string) error
+	// remove removes a file.
+	remove(path string) error
 	// syncDir makes the names in a folder durable.
 	syncDir(dir string) error
 }
@@ -71,6 +73,8 @@ func (d osDisk) trim(path string, size int64) error {
 	}
 	return err
 }
+
+func (osDisk) remove(path string) error { return os.Remove(path) }
 
 func (osDisk) rename(from, to string) error { return os.Rename(from, to) }
 

@@ -106,6 +106,10 @@ func (d *faultDisk) rename(from, to string) error {
 	})
 }
 
+func (d *faultDisk) remove(path string) error {
+	return d.do("remove", func(bool) error { return d.real.remove(path) })
+}
+
 func (d *faultDisk) syncDir(dir string) error {
 	return d.do("syncdir", func(bool) error { _, err := os.Stat(dir); return err })
 }

@@ -23,6 +23,10 @@
 // journal is 32 zero bytes. The header's prev is the chain at its first. Zero
 // bytes after the last batch are space allocated in advance.
 //
+// A segment that another follows never changes again, and may be compressed: then it
+// is 00000001.jsonl.zst, whose Zstandard frames (RFC 8878) give the plain file, and hold the header
+// and after it whole batches, about a megabyte in each. Readers take both forms.
+//
 // # After a failed write or fsync
 //
 // The file descriptor is never trusted again, because the kernel reports a lost

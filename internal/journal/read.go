@@ -3,6 +3,7 @@ package journal
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 )
 
@@ -13,8 +14,10 @@ var ErrRemoved = errors.New("journal: records were removed")
 // Segment describes one file of a journal.
 type Segment struct {
 	Header
-	Path string
-	Size int64 // bytes of the file, allocated space included
+	Path       string
+	Size       int64 // bytes of the file, allocated space included
+	Body       int64 // where its batches begin, behind the header of the plain form
+	Compressed bool
 }
 
 // Record is one record as Read gives it.
@@ -27,7 +30,16 @@ type Record struct {
 
 // Segments lists the segments of the journal in dir in order. A last one without
 // a valid header, left by a crash, is left out. It needs no lock.
-func Segments(dir string) ([]Segment, error) {
+func Segments(dir string) (segments []Segment, err error) {
+	for range listings {
+		if segments, err = segmentsOnce(dir); !errors.Is(err, fs.ErrNotExist) {
+			break // otherwise the oldest were removed meanwhile, or there is no folder
+		}
+	}
+	return segments, err
+}
+
+func segmentsOnce(dir string) ([]Segment, error) {
 	numbers, err := listSegments(dir)
 	if err != nil {
 		return nil, err
@@ -51,12 +63,12 @@ func Segments(dir string) ([]Segment, error) {
 
 // readSegment reads a header. errStop means: last, and left by a crash.
 func readSegment(path string, number uint64, last bool) (Segment, error) {
-	f, err := os.Open(path)
+	f, path, err := openSegment(path)
 	if err != nil {
-		return Segment{}, fmt.Errorf("journal: %w", err)
+		return Segment{}, err
 	}
 	defer f.Close()
-	info, err := f.Stat()
+	info, err := os.Stat(path)
 	if err != nil {
 		return Segment{}, fmt.Errorf("journal: %w", err)
 	}
@@ -66,7 +78,7 @@ func readSegment(path string, number uint64, last bool) (Segment, error) {
 	} else if err = s.start(path, number); errors.Is(err, errStop) {
 		err = s.corrupt()
 	}
-	return Segment{Header: s.header, Path: path, Size: info.Size()}, err
+	return Segment{Header: s.header, Path: path, Size: info.Size(), Body: s.head.Offset, Compressed: isPacked(path)}, err
 }
 
 // Batches calls fn for every complete batch in dir that ends behind index from, whole, in
@@ -138,17 +150,39 @@ func Verify(dir string) (Position, error) {
 	return Batches(dir, segments[0].First, func(uint64, [][]byte, Position) error { return nil })
 }
 
+// Part calls fn for every batch of one segment from a place on, which is one that
+// a reading gave, or from its begin if that is the zero Position. following is the next
+// segment, nil if there is none.
+func Part(seg Segment, following *Segment, from Position, fn func(first uint64, records [][]byte, pos Position) error) error {
+	var records [][]byte
+	_, err := scanFrom(seg, following, from, func(s *scanner) error {
+		records = s.current.records(records[:0])
+		return fn(s.head.Next-uint64(len(records)), records, s.head)
+	})
+	return err
+}
+
 // scanSegment calls each after every batch of a segment. It goes up to the place
 // where the following segment continues, ignoring what lies beyond: that was
 // void. Without a following segment it goes up to the last complete batch.
 func scanSegment(seg Segment, following *Segment, each func(*scanner) error) (Position, error) {
-	f, err := os.Open(seg.Path)
+	return scanFrom(seg, following, Position{}, each)
+}
+
+func scanFrom(seg Segment, following *Segment, from Position, each func(*scanner) error) (Position, error) {
+	f, path, err := openSegment(seg.Path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return Position{}, fmt.Errorf("%w meanwhile: %s", ErrRemoved, seg.Path)
+	}
 	if err != nil {
-		return Position{}, fmt.Errorf("journal: %w", err)
+		return Position{}, err
 	}
 	defer f.Close()
 	s := &scanner{r: f}
-	if err := s.start(seg.Path, seg.Header.Segment); err != nil {
+	if from != (Position{}) {
+		s.path, s.header, s.head = path, seg.Header, from
+		s.seek(from.Offset)
+	} else if err := s.start(path, seg.Segment); err != nil {
 		if errors.Is(err, errStop) {
 			err = s.corrupt()
 		}
@@ -172,7 +206,7 @@ func scanSegment(seg Segment, following *Segment, each func(*scanner) error) (Po
 			err = each(s)
 		}
 		if err != nil {
-			return s.head, err
+			return s.head, bounded(err, following)
 		}
 	}
 	if s.head.Next != following.First || s.head.Chain != following.Prev {
@@ -180,4 +214,13 @@ func scanSegment(seg Segment, following *Segment, each func(*scanner) error) (Po
 		return s.head, s.corrupt()
 	}
 	return s.head, nil
+}
+
+// bounded adds to damage whose end is not known where the next segment begins.
+func bounded(err error, following *Segment) error {
+	var e *CorruptError
+	if errors.As(err, &e) && e.Until == 0 && following != nil {
+		e.Until = following.First
+	}
+	return err
 }

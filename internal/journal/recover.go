@@ -79,15 +79,22 @@ func (j *Journal) recover() (rec Recovery, err error) {
 		rec.Removed++
 		numbers = numbers[:len(numbers)-1]
 	}
-	f, size, err := j.create(1, Position{}, nil)
+	rec.Created = true
+	err = j.goOn(1, Position{}, &rec)
+	return rec, err
+}
+
+// goOn begins a segment behind everything that is there.
+func (j *Journal) goOn(number uint64, at Position, rec *Recovery) error {
+	f, size, err := j.create(number, at, nil)
 	if err != nil {
-		return rec, err
+		return err
 	}
-	j.f, j.allocated = f, size
-	j.head = Position{Segment: 1, Offset: size}
-	j.safe = j.head
-	rec.Position, rec.Created = j.head, true
-	return rec, nil
+	j.f, j.first, j.allocated = f, at.Next, size
+	at.Segment, at.Offset = number, size
+	j.head, j.safe = at, at
+	rec.Position = at
+	return nil
 }
 
 // removeTemps removes what a crash left of segments in the making.
@@ -97,7 +104,7 @@ func (j *Journal) removeTemps() error {
 		return fmt.Errorf("journal: %w", err)
 	}
 	for _, e := range entries {
-		if strings.HasSuffix(e.Name(), tempSuffix) {
+		if strings.HasSuffix(e.Name(), segmentSuffix+tempSuffix) || strings.HasSuffix(e.Name(), segmentSuffix+packedSuffix+tempSuffix) {
 			if err := os.Remove(filepath.Join(j.dir, e.Name())); err != nil {
 				return fmt.Errorf("journal: %w", err)
 			}
@@ -116,6 +123,9 @@ func (j *Journal) adopt(number uint64, rec *Recovery) error {
 	}
 	if s.header.Stream != j.o.Stream {
 		return fmt.Errorf("%w: %s belongs to stream %q, not %q", ErrForeign, path, s.header.Stream, j.o.Stream)
+	}
+	if !exists(path) { // it is compressed, and what followed it is gone
+		return j.goOn(number+1, s.head, rec)
 	}
 	f, err := j.disk.open(path)
 	if err != nil {
@@ -148,9 +158,9 @@ func (j *Journal) adopt(number uint64, rec *Recovery) error {
 
 // scanLast verifies the last segment of a journal up to its end.
 func scanLast(path string, number uint64) (*scanner, tail, error) {
-	f, err := os.Open(path)
+	f, path, err := openSegment(path)
 	if err != nil {
-		return nil, tail{}, fmt.Errorf("journal: %w", err)
+		return nil, tail{}, err
 	}
 	defer f.Close()
 	s := &scanner{r: f}

@@ -17,6 +17,7 @@ type CorruptError struct {
 	Segment uint64 // its number
 	Offset  int64  // first byte of the bad line
 	Next    uint64 // index of the first record that cannot be read
+	Until   uint64 // index of the first one behind it that can be; 0: not known
 	Reason  string
 }
 
@@ -112,6 +113,33 @@ func (s *scanner) corrupt() error {
 	return &CorruptError{Path: s.path, Segment: s.head.Segment, Offset: s.bad.offset, Next: s.head.Next, Reason: s.bad.reason}
 }
 
+// lost says which records a damaged frame of a compressed segment held. A frame
+// holds whole batches, so that nothing of it was read.
+func (s *scanner) lost(bad *frameError) error {
+	e := &CorruptError{Path: s.path, Segment: s.head.Segment, Offset: s.head.Offset, Next: s.head.Next, Reason: bad.Error()}
+	z, ok := s.r.(*frames)
+	if !ok {
+		return e
+	}
+	err := z.eachSound(bad.off+1, func(plain []byte) bool {
+		for line := range bytes.Lines(plain) {
+			kind, inner, ok := parseLine(bytes.TrimSuffix(line, []byte{'\n'}))
+			if t, isEnd := parseTerminator(inner); ok && kind == kindBatch && isEnd {
+				e.Until = t.first
+				return false
+			}
+		}
+		return true
+	})
+	if err != nil {
+		return err
+	}
+	return e
+}
+
+// text is the last batch as it stands in the file.
+func (s *scanner) text() []byte { return s.buf[:s.used] }
+
 // advance drops the first n bytes of the buffer.
 func (s *scanner) advance(n int) { s.buf, s.off = s.buf[n:], s.off+int64(n) }
 
@@ -130,8 +158,14 @@ func (s *scanner) fill() error {
 	}
 	m, err := s.r.ReadAt(s.buf[n:n+readChunk], s.off+int64(n))
 	s.buf = s.buf[:n+m]
-	if errors.Is(err, io.EOF) {
+	var bad *frameError
+	switch {
+	case errors.Is(err, io.EOF):
 		s.eof, err = true, nil
+	case errors.As(err, &bad) && m > 0: // first what lies before it
+		return nil
+	case errors.As(err, &bad):
+		return s.lost(bad)
 	}
 	if err != nil {
 		return fmt.Errorf("journal: read %s at %d: %w", s.path, s.off+int64(n+m), err)

@@ -18,7 +18,8 @@ const formatVersion = 1
 
 const (
 	segmentSuffix = ".jsonl"
-	tempSuffix    = segmentSuffix + ".tmp"
+	packedSuffix  = ".zst" // more, of a compressed one
+	tempSuffix    = ".tmp"
 )
 
 // ErrForeign says that a folder holds another stream, or a newer format.
@@ -66,29 +67,61 @@ func parseHeader(line []byte) (h Header, ok bool) {
 // segmentName is the file name of a segment.
 func segmentName(number uint64) string { return fmt.Sprintf("%08d%s", number, segmentSuffix) }
 
+// listings is how often a folder is looked at before a gap in it is believed: a
+// listing beside a compression or a trim may see neither the old nor the new.
+const listings = 3
+
 // listSegments gives the numbers of the segments in dir, rising by one. Other
 // files are none of our business. Only leading segments may be missing.
-func listSegments(dir string) ([]uint64, error) {
+func listSegments(dir string) (numbers []uint64, err error) {
+	for range listings {
+		if numbers, err = listOnce(dir); err == nil {
+			return numbers, nil
+		}
+	}
+	return nil, err
+}
+
+func listOnce(dir string) ([]uint64, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, fmt.Errorf("journal: %w", err)
 	}
 	var numbers []uint64
 	for _, e := range entries {
-		digits, ok := strings.CutSuffix(e.Name(), segmentSuffix)
+		digits, ok := strings.CutSuffix(strings.TrimSuffix(e.Name(), packedSuffix), segmentSuffix)
 		n, err := strconv.ParseUint(digits, 10, 64)
-		if ok && err == nil && n > 0 && segmentName(n) == e.Name() {
+		if ok && err == nil && n > 0 && strings.HasPrefix(e.Name(), segmentName(n)) {
 			numbers = append(numbers, n)
 		}
 	}
 	slices.SortFunc(numbers, cmp.Compare)
+	numbers = slices.Compact(numbers) // both forms, for as long as one replaces the other
 	for i := 1; i < len(numbers); i++ {
-		if numbers[i] != numbers[i-1]+1 {
-			missing := numbers[i-1] + 1
+		missing := numbers[i-1] + 1
+		if numbers[i] == missing {
+			continue
+		}
+		if !Exists(dir, missing) {
 			return nil, &CorruptError{Path: filepath.Join(dir, segmentName(missing)), Segment: missing, Reason: "segment is missing"}
 		}
+		numbers = slices.Insert(numbers, i, missing)
+	}
+	for len(numbers) > 0 && numbers[0] > 1 && Exists(dir, numbers[0]-1) {
+		numbers = slices.Insert(numbers, 0, numbers[0]-1)
 	}
 	return numbers, nil
+}
+
+// Exists reports whether there is a segment of that number, in either form.
+func Exists(dir string, number uint64) bool {
+	path := segmentPath(dir, number)
+	return exists(path) || exists(path+packedSuffix)
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 // create makes a segment durable under its name, with its header and body, and
@@ -96,7 +129,7 @@ func listSegments(dir string) ([]uint64, error) {
 // whole, so that a crash here loses nothing of the body.
 func (j *Journal) create(number uint64, at Position, body []byte) (f file, size int64, err error) {
 	path := j.path(number)
-	temp := strings.TrimSuffix(path, segmentSuffix) + tempSuffix
+	temp := path + tempSuffix
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("journal: create %s: %w", path, err)
