@@ -320,6 +320,21 @@ func (c *Client) AuditCheckpoint(ctx context.Context, stream string) (string, er
 	return c.text(ctx, "/v1/audit/checkpoint", url.Values{"stream": {stream}})
 }
 
+// AuditTrims lists what was dropped from the trail, with the signed records.
+func (c *Client) AuditTrims(ctx context.Context) (Page[Trim], error) {
+	return get[Page[Trim]](ctx, c, "/v1/audit/trims", nil)
+}
+
+// AuditTrimPreview tells what would be dropped from the trail now.
+func (c *Client) AuditTrimPreview(ctx context.Context) (Page[Trim], error) {
+	return get[Page[Trim]](ctx, c, "/v1/audit/trim", nil)
+}
+
+// TrimAudit drops from the trail what is older than it is kept.
+func (c *Client) TrimAudit(ctx context.Context) (Page[Trim], error) {
+	return post[Page[Trim]](ctx, c, "/v1/audit/trim", nil)
+}
+
 // TrailKey gives the key that verifies the trail.
 func (c *Client) TrailKey(ctx context.Context) (string, error) {
 	return c.text(ctx, "/.well-known/gradegate-trail-key", nil)

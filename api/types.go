@@ -428,3 +428,22 @@ type AuditEvent struct {
 	Seq         int64             `json:"seq,omitempty"`
 	Detail      map[string]string `json:"detail,omitempty"`
 }
+
+// Trim is what was dropped of a stream of the trail in one place of it, or would
+// be now. In a trim that was done, Note is its signed record.
+type Trim struct {
+	Sink     string     `json:"sink"`               // the folder
+	Stream   string     `json:"stream"`             // use or act
+	Lines    uint64     `json:"lines"`              // how many; 0: none may go
+	From     uint64     `json:"from"`               // index of the first of them
+	To       uint64     `json:"to"`                 // index of the last of them
+	Segments []uint64   `json:"segments,omitempty"` // numbers of the first and the last
+	Earliest *time.Time `json:"earliest,omitempty"`
+	Latest   *time.Time `json:"latest,omitempty"`
+	Keep     string     `json:"keep,omitempty"` // how long lines are kept
+	At       time.Time  `json:"at"`
+	Why      string     `json:"why,omitempty"`     // retention; lost: the folder was empty, and was gone on with
+	Stopped  string     `json:"stopped,omitempty"` // why the next segment stays
+	Root     string     `json:"root,omitempty"`    // of the tree of all lines up to To
+	Note     string     `json:"note,omitempty"`
+}

@@ -58,7 +58,8 @@ const (
 	ServerStart      Action = "server.start"
 	ServerStop       Action = "server.stop"
 	StoreRecover     Action = "store.recover"
-	TrailGap         Action = "trail.gap" // a sink was away; the other one has the lines
+	TrailGap         Action = "trail.gap"  // a sink was away; the other one has the lines
+	TrailTrim        Action = "trail.trim" // lines whose time was over were dropped from a sink
 )
 
 // Actions are all that a line can say, those of the other list included.
@@ -68,7 +69,7 @@ var Actions = []Action{
 	BlockAdd, BlockRemove, InviteIssue, InviteRedeem,
 	UserCreate, UserUpdate, UserEnrol, UserReenrol, UserSuspend, UserResume, UserOffboard, UserRevokeAll,
 	CompetitionApply, JobSubmit, JobCancel, JobState,
-	ServerStart, ServerStop, StoreRecover, TrailGap,
+	ServerStart, ServerStop, StoreRecover, TrailGap, TrailTrim,
 	Request, Authenticate, Aggregate,
 }
 
@@ -88,7 +89,7 @@ func (a Action) Tightens() bool {
 const (
 	Request      Action = "request"           // one HTTP request
 	Authenticate Action = "authenticate"      // a refused credential
-	Aggregate    Action = "authenticate.more" // further refusals of one source, counted
+	Aggregate    Action = "authenticate.more" // further refusals of one source or of one token, counted
 )
 
 // Outcome is how it ended.

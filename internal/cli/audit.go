@@ -15,7 +15,7 @@ import (
 
 func (a *app) auditCmd() *cobra.Command {
 	c := &cobra.Command{Use: "audit", Short: "The audit trail: read it, and prove it"}
-	c.AddCommand(a.auditSearch(), a.auditTail(), a.auditVerify(), a.auditCheckpoint(), a.auditKey())
+	c.AddCommand(a.auditSearch(), a.auditTail(), a.auditVerify(), a.auditCheckpoint(), a.auditTrim(), a.auditKey())
 	return c
 }
 

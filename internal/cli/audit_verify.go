@@ -43,8 +43,8 @@ Keep checkpoints elsewhere (gradegate audit checkpoint) and give them with
 				o.Known = append(o.Known, notes)
 			}
 			line := a.progress()
-			o.Progress = func(n uint64) { line.show("%d lines", n) }
-			r, err := trail.Verify(dir, key, o)
+			o.Progress = func(stream string, n, of uint64) { line.show("%s: %d of %d lines", stream, n, max(n, of)) }
+			r, err := trail.Verify(cmd.Context(), dir, key, o)
 			line.done()
 			if err != nil {
 				return err
@@ -115,7 +115,11 @@ func (a *app) verdict(r trail.Report) error {
 			fmt.Fprintln(w, "  "+p)
 		}
 		for _, s := range r.Streams {
-			fmt.Fprintf(w, "%s\t%d lines\t%d checkpoints\t%d lines after the last one\n", s.Name, s.Lines, s.Checkpoints, s.Unsigned)
+			fmt.Fprintf(w, "%s\t%d lines\t%d checkpoints\t%d lines after the last one", s.Name, s.Lines, s.Checkpoints, s.Unsigned)
+			if s.Trims > 0 {
+				fmt.Fprintf(w, "\tthe %d before them are gone, by %s", s.First, count(s.Trims, "signed record"))
+			}
+			fmt.Fprintln(w)
 		}
 	}})
 	if err != nil {
@@ -134,6 +138,7 @@ func reportJSON(r trail.Report) any {
 		Name        string `json:"name"`
 		First       uint64 `json:"first"`
 		Lines       uint64 `json:"lines"`
+		Trims       int    `json:"trims"`
 		Checkpoints int    `json:"checkpoints"`
 		Unsigned    uint64 `json:"unsigned"`
 	}
@@ -143,7 +148,7 @@ func reportJSON(r trail.Report) any {
 		Streams  []stream `json:"streams"`
 	}{r.OK(), append([]string{}, r.Problems...), []stream{}}
 	for _, s := range r.Streams {
-		out.Streams = append(out.Streams, stream{s.Name, s.First, s.Lines, s.Checkpoints, s.Unsigned})
+		out.Streams = append(out.Streams, stream{s.Name, s.First, s.Lines, s.Trims, s.Checkpoints, s.Unsigned})
 	}
 	return out
 }

@@ -323,7 +323,7 @@ func (s *stage) proveTrail(ctx context.Context) (string, error) {
 	if _, err := os.Stat(dir); err != nil {
 		return "", err
 	}
-	r, err := trail.Verify(dir, strings.TrimSpace(key), trail.Options{})
+	r, err := trail.Verify(ctx, dir, strings.TrimSpace(key), trail.Options{})
 	if err != nil {
 		return "", err
 	}

@@ -96,6 +96,17 @@ type Deps struct {
 	// written, and tells when the oldest that is still there happened.
 	Lines      func(context.Context, Lines, func(*audit.Event) error) (begins time.Time, err error)
 	Checkpoint func(stream string) ([]byte, error)
+	Retention  Retention // of the trail; nil: it is kept for ever
+}
+
+// Retention drops from the trail what is older than it is kept, and knows what
+// was dropped.
+type Retention interface {
+	// Trim drops whole segments, in the name of an actor, or, if dry, says which
+	// would be. It refuses while anything is in doubt.
+	Trim(ctx context.Context, actor string, dry bool) ([]api.Trim, error)
+	// Trims are the signed records, oldest first.
+	Trims() ([]api.Trim, error)
 }
 
 // Observation is what metrics learn of one request.

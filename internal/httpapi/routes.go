@@ -154,6 +154,9 @@ func table() []route {
 
 		{get, "/v1/audit/events", "searchAudit", Reading, admins, &policy.AuditRead, "Search the audit trail", handle((*API).searchAudit)},
 		{get, "/v1/audit/checkpoint", "getCheckpoint", Reading, admins, &policy.AuditRead, "Fetch the newest signed checkpoint", stream((*API).checkpoint, checkpointAnswer)},
+		{get, "/v1/audit/trims", "listTrims", Reading, admins, &policy.AuditRead, "List what was dropped from the audit trail, with the signed records", handle((*API).listTrims)},
+		{get, "/v1/audit/trim", "previewTrim", Reading, admins, &policy.AuditRead, "Tell what would be dropped from the audit trail now", handle((*API).previewTrim)},
+		{post, "/v1/audit/trim", "trimAudit", Changing, changes | admins, &policy.PolicyManage, "Drop from the audit trail what is older than it is kept", handle((*API).trimAudit)},
 		{get, "/.well-known/gradegate-trail-key", "getTrailKey", Reading, open | unwritten, nil, "Fetch the key that verifies the trail", stream((*API).trailKey, textAnswer)},
 
 		{get, "/livez", "livez", Reading, open | unwritten | probe, nil, "Tell that the process runs", stream((*API).livez, textAnswer)},

@@ -143,3 +143,32 @@ func (a *API) checkpoint(c *call, r *http.Request) error {
 	}
 	return c.plainText(http.StatusOK, string(note))
 }
+
+// listTrims gives the certificates of what is gone.
+func (a *API) listTrims(context.Context, *policy.Subject, *None) (api.Page[api.Trim], error) {
+	if a.Retention == nil {
+		return api.Page[api.Trim]{Items: []api.Trim{}}, nil
+	}
+	all, err := a.Retention.Trims()
+	return trims(all), err
+}
+
+func (a *API) previewTrim(ctx context.Context, s *policy.Subject, _ *None) (api.Page[api.Trim], error) {
+	return a.trim(ctx, s, true)
+}
+
+func (a *API) trimAudit(ctx context.Context, s *policy.Subject, _ *None) (api.Page[api.Trim], error) {
+	return a.trim(ctx, s, false)
+}
+
+func (a *API) trim(ctx context.Context, s *policy.Subject, dry bool) (api.Page[api.Trim], error) {
+	if a.Retention == nil {
+		return trims(nil), fault.New(fault.Unavailable, "trim_unavailable", "This server drops nothing from its trail.")
+	}
+	all, err := a.Retention.Trim(ctx, s.Actor(), dry)
+	return trims(all), err
+}
+
+func trims(all []api.Trim) api.Page[api.Trim] {
+	return api.Page[api.Trim]{Items: append([]api.Trim{}, all...)}
+}

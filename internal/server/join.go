@@ -31,7 +31,7 @@ func (s *Server) openAPI(context.Context) error {
 		Limits: s.limits(), Blocks: s.blocks, Failed: failed, Metrics: m.handler(), Observe: m.observe,
 		SeparateAdmin: s.cfg.AdminListen != "", Health: s.health,
 		Name:     func(_ context.Context, id principal.ID) string { return s.table.NameOf(id) },
-		TrailKey: s.trail.VerifierKey(), Search: s.search, Lines: s.lines, Checkpoint: s.trail.Latest,
+		TrailKey: s.trail.VerifierKey(), Search: s.search, Lines: s.lines, Checkpoint: s.trail.Latest, Retention: trims{s.trail},
 	})
 	return err
 }

@@ -52,6 +52,7 @@ func (s *Server) serve(ctx context.Context, stdout, stderr io.Writer) error {
 		background.Go(func() { s.failures.run(work) })
 	}
 	background.Go(func() { s.reportRefused(work) })
+	background.Go(func() { s.trimDaily(work) })
 
 	failed := make(chan error, len(doors))
 	for _, d := range doors {

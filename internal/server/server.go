@@ -181,6 +181,7 @@ func (s *Server) openTrail(ctx context.Context) error {
 	s.trail, err = trail.Open(trail.Config{
 		Dir: s.cfg.Path(s.cfg.Audit.Dir, "audit"), Second: s.cfg.Audit.Second, Key: s.keys, Now: s.clock.Now,
 		NewID: func() string { return s.newID("evt_") }, Strict: s.cfg.Audit.Sync == "strict", Log: s.log,
+		KeepUses: time.Duration(s.cfg.Retention.Uses), KeepActs: time.Duration(s.cfg.Retention.Acts), Ahead: s.clock.Ahead,
 	})
 	if err != nil {
 		return err

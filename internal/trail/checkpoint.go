@@ -172,15 +172,15 @@ func replaceLatest(dir string, msg []byte) error {
 	return nil
 }
 
-// keepNote adds a note to those that are kept.
-func keepNote(dir string, msg []byte) error {
-	all, err := os.OpenFile(filepath.Join(dir, allFile), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+// keepNote adds a note to those that are kept in a file.
+func keepNote(path string, msg []byte) error {
+	all, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
 		return fmt.Errorf("checkpoint: %w", err)
 	}
 	_, err = all.Write(append(msg[:len(msg):len(msg)], between[1:]...))
 	if err != nil {
-		err = errors.Join(err, all.Close(), mendCheckpoints(dir))
+		err = errors.Join(err, all.Close(), mendNotes(path))
 	} else {
 		err = errors.Join(all.Sync(), all.Close())
 	}
@@ -207,7 +207,7 @@ func keepLatest(dir string, v note.Verifier) (checkpoint, error) {
 	if err != nil || bytes.HasSuffix(end, append(msg[:len(msg):len(msg)], between[1:]...)) {
 		return c, err
 	}
-	return c, keepNote(dir, msg)
+	return c, keepNote(filepath.Join(dir, allFile), msg)
 }
 
 // tailOf reads the last bytes of a file, which need not exist.
@@ -239,10 +239,10 @@ func syncDir(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// mendCheckpoints cuts off a note that was written only half, lest the next one
-// be glued to it and both look forged.
-func mendCheckpoints(dir string) error {
-	f, err := os.OpenFile(filepath.Join(dir, allFile), os.O_RDWR, 0)
+// mendNotes cuts off a note that was written only half, lest the next one be
+// glued to it and both look forged.
+func mendNotes(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
@@ -290,10 +290,10 @@ func latest(dir string) ([]byte, error) {
 	return msg, nil
 }
 
-// readNotes calls fn for each stored note, in the order of their making, a few
+// readNotes calls fn for each note in a file, in the order of their making, a few
 // thousand at a time. A note that was cut off at the very end is left out.
-func readNotes(dir string, fn func(notes [][]byte)) error {
-	f, err := os.Open(filepath.Join(dir, allFile))
+func readNotes(path string, fn func(notes [][]byte)) error {
+	f, err := os.Open(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}

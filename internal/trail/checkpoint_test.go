@@ -19,7 +19,7 @@ func keptNotes(t *testing.T, dir, name string) (sizes []uint64) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = readNotes(filepath.Join(dir, name), func(notes [][]byte) {
+	err = readNotes(filepath.Join(dir, name, allFile), func(notes [][]byte) {
 		for _, n := range notes {
 			c, err := openNote(n, sign.verifier)
 			if err != nil {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"os"
 	"path/filepath"
 	"strings"
 
@@ -22,6 +21,8 @@ func (c *check) damaged(err error) {
 		c.bad("the files cannot be read: %v.", err)
 	case strings.Contains(corrupt.Reason, "segment is missing"):
 		c.bad("the file %s is missing, and with it its lines.", filepath.Base(corrupt.Path))
+	case corrupt.Until > corrupt.Next:
+		c.bad("the lines %d to %d cannot be read: in %s %s.", corrupt.Next, corrupt.Until-1, filepath.Base(corrupt.Path), corrupt.Reason)
 	default:
 		where := fmt.Sprintf("line %d is not what was written (%s, byte %d)", corrupt.Next, filepath.Base(corrupt.Path), corrupt.Offset)
 		if c.end.Segment == corrupt.Segment && c.end.Offset > 0 && c.end.Offset <= corrupt.Offset {
@@ -40,12 +41,12 @@ func (c *check) afterEnd() (where string, changed bool) {
 	if c.end.Segment == 0 {
 		return "", false
 	}
-	name := fmt.Sprintf("%08d.jsonl", c.end.Segment)
-	f, err := os.Open(filepath.Join(c.dir, name))
+	f, path, err := journal.OpenSegment(c.dir, c.end.Segment)
 	if err != nil {
 		return "", false
 	}
 	defer f.Close()
+	name := filepath.Base(path)
 	in := bufio.NewReader(io.NewSectionReader(f, c.end.Offset, math.MaxInt64-c.end.Offset))
 	first, index, at := c.end.Next, c.end.Next, c.end.Offset
 	for {

@@ -132,7 +132,7 @@ func (f *follower) read(yield func(Found, error) bool) error {
 	if f.pos.Segment == 0 { // the first time
 		return f.ask(yield)
 	}
-	if _, err := os.Stat(f.segment(f.pos.Segment + 1)); err == nil {
+	if journal.Exists(f.dir, f.pos.Segment+1) {
 		return f.ask(yield)
 	}
 	file, err := os.Open(f.segment(f.pos.Segment))
@@ -172,9 +172,17 @@ func (f *follower) segment(number uint64) string {
 	return filepath.Join(f.dir, fmt.Sprintf("%08d.jsonl", number))
 }
 
-// ask has the journal read everything from the newest line on.
+// ask has the journal read everything from the newest line on, or from the
+// oldest that is kept.
 func (f *follower) ask(yield func(Found, error) bool) error {
+	segments, err := journal.Segments(f.dir)
+	if err != nil {
+		return err
+	}
 	from := f.pos.Next
+	if len(segments) > 0 {
+		from = max(from, segments[0].First)
+	}
 	pos, err := journal.Batches(f.dir, from, func(first uint64, records [][]byte, pos journal.Position) error {
 		skip := from - min(from, first) // the first batch may have begun before
 		if err := f.give(first+skip, records[skip:], yield); err != nil {

@@ -42,7 +42,7 @@ func (c *check) loadMarks() {
 			c.marks = append(c.marks, o.checkpoint)
 		}
 	}
-	if err := readNotes(c.dir, take); err != nil {
+	if err := readNotes(filepath.Join(c.dir, allFile), take); err != nil {
 		c.bad("the checkpoints cannot be read: %v.", err)
 	}
 	kept := c.stored

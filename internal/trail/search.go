@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"gradegate/internal/audit"
+	"gradegate/internal/authority"
 	"gradegate/internal/journal"
 )
 
@@ -99,56 +100,159 @@ func Search(ctx context.Context, dir string, q Query) ([]Found, error) {
 // their effects when they can.
 const late = 24 * time.Hour
 
-// errStop ends the reading of a segment where the next one begins.
+// early is how much a clock may have been ahead when it named a request.
+const early = time.Minute
+
+// errStop ends the reading of a segment where it is known that nothing follows.
 var errStop = errors.New("stop")
+
+// span is the time in which lines that match lie; zero ends are open. The id of a
+// request says when it came; its lines were written then, and its effects when they could be.
+func (q *Query) span() (since, until time.Time) {
+	since, until = q.Since, q.Until
+	at, ok := authority.TimeOf(q.Request)
+	if !ok {
+		return since, until
+	}
+	if from := at.Add(-early); from.After(since) {
+		since = from
+	}
+	if to := at.Add(late); until.IsZero() || to.Before(until) {
+		until = to
+	}
+	return since, until
+}
+
+// searching is the search of one stream.
+type searching struct {
+	ctx          context.Context //nolint:containedctx // it lives as long as one call
+	name         string
+	q            Query
+	needles      [][]byte
+	since, until time.Time // of lines that may match
+	out          []Found   // the newest so far, oldest first
+}
 
 func searchStream(ctx context.Context, dir, name string, q Query) ([]Found, error) {
 	segments, err := journal.Segments(dir)
 	if err != nil {
 		return nil, fmt.Errorf("trail: %w", err)
 	}
-	needles := q.needles()
-	var out []Found
-	end := ^uint64(0)
-	for _, s := range slices.Backward(segments) {
-		if err := ctx.Err(); err != nil {
-			return nil, err
+	s := &searching{ctx: ctx, name: name, q: q, needles: q.needles()}
+	s.since, s.until = q.span()
+	more := true
+	for i := len(segments) - 1; i >= 0 && more && len(s.out) < q.Limit; i-- {
+		var following *journal.Segment
+		if i+1 < len(segments) {
+			following = &segments[i+1]
 		}
-		var here []Found
-		var oldest time.Time
-		_, err := journal.Read(dir, s.First, func(r journal.Record) error {
-			if r.Index >= end {
-				return errStop
-			}
-			if r.Index&0xfff == 0 && ctx.Err() != nil {
-				return ctx.Err()
-			}
-			if r.Index != s.First && !hasAll(r.Data, needles) {
-				return nil
-			}
-			e, err := audit.Decode(r.Data)
-			if err != nil {
-				return nil //nolint:nilerr // a line of a newer version: not ours to find
-			}
-			if r.Index == s.First {
-				oldest = e.At
-			}
-			if q.matches(&e) && hasAll(r.Data, needles) {
-				here = append(here, Found{Stream: name, Index: r.Index, Event: e})
-			}
-			if len(here)-q.Limit >= q.Limit { // only the newest are wanted
-				here = append(here[:0], here[len(here)-q.Limit:]...)
-			}
-			return nil
-		})
-		if err != nil && !errors.Is(err, errStop) {
+		more, err = s.segment(&segments[i], following)
+		if errors.Is(err, journal.ErrRemoved) {
+			break // trimmed meanwhile, and with it all that are older
+		}
+		if err != nil {
 			return nil, fmt.Errorf("trail: %w", err)
 		}
-		out = append(here, out...)
-		end = s.First
-		if len(out) >= q.Limit || oldest.Before(q.Since.Add(-late)) && !oldest.IsZero() {
-			break
+	}
+	return s.out[max(0, len(s.out)-q.Limit):], nil
+}
+
+// segment searches one segment, and says whether older ones may hold something.
+func (s *searching) segment(seg, following *journal.Segment) (more bool, err error) {
+	if following != nil {
+		if x := readIndex(seg, following); x != nil {
+			before := s.out
+			err := s.blocks(seg, following, x.Blocks)
+			if !errors.Is(err, journal.ErrCorrupt) {
+				return !s.beforeAll(x.latest()), err
+			}
+			s.out = before // the index may be what is wrong
 		}
 	}
-	return out[max(0, len(out)-q.Limit):], nil
+	first, err := firstTime(seg, following)
+	if err != nil || first.IsZero() {
+		return true, err
+	}
+	if !s.until.IsZero() && !first.Add(-late).Before(s.until) {
+		return true, nil // everything in it is later
+	}
+	whole := block{Next: seg.First, Chain: seg.Prev, Offset: seg.Body, To: endOfTime}
+	return !s.beforeAll(first), s.blocks(seg, following, []block{whole})
+}
+
+// beforeAll reports whether everything in older segments happened before the
+// span, given an instant of a line in this one: they were written earlier.
+func (s *searching) beforeAll(t time.Time) bool { return t.Before(s.since.Add(-late)) }
+
+// firstTime is the instant of a segment's first line; zero if there is none.
+func firstTime(seg, following *journal.Segment) (at time.Time, err error) {
+	err = journal.Part(*seg, following, journal.Position{}, func(_ uint64, records [][]byte, _ journal.Position) error {
+		at, _ = timeOf(records[0])
+		if at.IsZero() {
+			at = endOfTime // of a newer version: it tells nothing
+		}
+		return errStop
+	})
+	if errors.Is(err, errStop) {
+		err = nil
+	}
+	return at, err
+}
+
+// atOnce is how many blocks are read in one go, from the end on.
+const atOnce = 8
+
+// blocks searches those blocks of a segment whose time is in the span.
+func (s *searching) blocks(seg, following *journal.Segment, blocks []block) error {
+	in := func(b *block) bool { return !b.To.Before(s.since) && (s.until.IsZero() || b.From.Before(s.until)) }
+	for to := len(blocks); to > 0 && len(s.out) < s.q.Limit; {
+		if !in(&blocks[to-1]) {
+			to--
+			continue
+		}
+		from := to - 1
+		for from > 0 && to-from < atOnce && in(&blocks[from-1]) {
+			from--
+		}
+		end := ^uint64(0)
+		if to < len(blocks) {
+			end = blocks[to].Next
+		}
+		here, err := s.lines(seg, following, blocks[from].position(seg.Segment), end)
+		if err != nil {
+			return err
+		}
+		s.out = append(here, s.out...)
+		to = from
+	}
+	return nil
+}
+
+// lines searches the lines from a place up to an index.
+func (s *searching) lines(seg, following *journal.Segment, from journal.Position, end uint64) (here []Found, err error) {
+	err = journal.Part(*seg, following, from, func(first uint64, records [][]byte, _ journal.Position) error {
+		if err := s.ctx.Err(); err != nil {
+			return err
+		}
+		if first >= end {
+			return errStop
+		}
+		for i, r := range records {
+			if !hasAll(r, s.needles) {
+				continue
+			}
+			e, err := audit.Decode(r)
+			if err == nil && s.q.matches(&e) { // a line of a newer version is not ours to find
+				here = append(here, Found{Stream: s.name, Index: first + uint64(i), Event: e})
+			}
+		}
+		if len(here) >= 2*s.q.Limit { // only the newest are wanted
+			here = append(here[:0], here[len(here)-s.q.Limit:]...)
+		}
+		return nil
+	})
+	if errors.Is(err, errStop) {
+		err = nil
+	}
+	return here, err
 }

@@ -29,6 +29,7 @@ type sink struct {
 	asked  chan chan error // for a checkpoint now
 	first  chan error      // the outcome of the first opening
 	last   chan error      // that of the closing
+	kept   chan struct{}   // closed when nothing is compressed any more
 	pause  time.Duration   // of the latest healing
 
 	mu       sync.Mutex
@@ -60,12 +61,13 @@ var (
 func newSink(ctx context.Context, dir string, o *Config, sign *signer) *sink {
 	s := &sink{
 		dir: dir, o: o, missed: map[string]int64{}, err: errOpened,
-		failed: make(chan struct{}, 1), asked: make(chan chan error), first: make(chan error, 1), last: make(chan error, 1),
+		failed: make(chan struct{}, 1), asked: make(chan chan error), first: make(chan error, 1), last: make(chan error, 1), kept: make(chan struct{}),
 	}
 	for i, name := range []string{Use, Act} {
 		s.streams[i] = newStream(dir, name, o, sign, s.fail)
 	}
 	go s.run(ctx)
+	go s.keep(ctx)
 	return s
 }
 
@@ -148,6 +150,7 @@ func (s *sink) run(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
+			<-s.kept
 			s.last <- s.close()
 			return
 		case <-s.failed:

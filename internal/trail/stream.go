@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
 
 	"gradegate/internal/journal"
@@ -35,6 +36,9 @@ type stream struct {
 	journal *journal.Journal
 	commit  atomic.Pointer[journal.Committer] // a new one after each outage
 	next    atomic.Uint64                     // index after the newest line
+	anew    atomic.Uint64                     // index at which a segment began in an empty folder, not signed yet; 0: none
+
+	files sync.Mutex // held by whoever replaces or removes segments
 
 	// What is signed must be durable, so the tree goes up to a batch that is,
 	// and the lines after it wait by their hashes. That also gives the tree
@@ -89,7 +93,12 @@ func (s *stream) open() error {
 
 // load makes in memory what belongs to the files up to pos.
 func (s *stream) load(pos journal.Position) error {
-	e, err := loadEdge(s.dir)
+	for _, file := range []string{allFile, trimsFile} {
+		if err := mendNotes(filepath.Join(s.dir, file)); err != nil {
+			return err
+		}
+	}
+	e, err := loadEdge(s.dir, s.name, s.sign.verifier)
 	if err != nil {
 		return err
 	}
@@ -100,9 +109,6 @@ func (s *stream) load(pos journal.Position) error {
 		if err := s.ids.load(s.dir); err != nil {
 			return err
 		}
-	}
-	if err := mendCheckpoints(s.dir); err != nil {
-		return err
 	}
 	last, err := keepLatest(s.dir, s.sign.verifier)
 	if err != nil {
@@ -118,8 +124,9 @@ func (s *stream) load(pos journal.Position) error {
 	return nil
 }
 
-// loadEdge computes the tree's edge from the newest segment that carries one.
-func loadEdge(dir string) (edge, error) {
+// loadEdge computes the tree's edge from the newest segment that carries one, or
+// from the record of what was trimmed.
+func loadEdge(dir, name string, v note.Verifier) (edge, error) {
 	segments, err := journal.Segments(dir)
 	if err != nil {
 		return edge{}, fmt.Errorf("trail: %w", err)
@@ -134,7 +141,16 @@ func loadEdge(dir string) (edge, error) {
 			e = *m.Edge
 			break
 		}
-		if i == 0 && segments[0].First != 0 {
+		if i > 0 || segments[0].First == 0 {
+			continue
+		}
+		last, err := lastTrim(dir, name, v)
+		if err != nil {
+			return e, err
+		}
+		if last != nil && last.Size == segments[0].First {
+			e = last.edge()
+		} else {
 			return e, fmt.Errorf("trail: the oldest segment %s carries no edge", segments[0].Path)
 		}
 	}
@@ -170,6 +186,49 @@ func (s *stream) restart() error {
 	return nil
 }
 
+// beginAnew signs, in a folder that was empty when a segment began, what came
+// before its first line, so that this is not taken for lines that somebody removed.
+func (s *stream) beginAnew() error {
+	anew := s.anew.Load()
+	if anew == 0 {
+		return nil
+	}
+	segments, err := journal.Segments(s.dir)
+	if err != nil {
+		return fmt.Errorf("trail: %w", err)
+	}
+	if len(segments) > 0 && segments[0].First == anew {
+		first := segments[0]
+		m, err := readMeta(first.Meta)
+		if err != nil || m.Edge == nil { // cannot be said any more; verification tells that lines are missing
+			s.o.Log.Error("trail: a new folder without the tree of what came before", "dir", s.dir, "error", err)
+			s.anew.CompareAndSwap(anew, 0)
+			return nil
+		}
+		if _, err := s.keepTrim(&trim{
+			checkpoint: checkpoint{Stream: s.name, Size: first.First, Root: m.Edge.root(), At: s.o.Now(), Chain: first.Prev.String()},
+			Why:        lost, First: 1, Last: first.Segment - 1, Roots: m.Edge.Roots,
+		}); err != nil {
+			return err
+		}
+	}
+	s.anew.CompareAndSwap(anew, 0)
+	return nil
+}
+
+// keepTrim signs a record of what is no longer there, and keeps it.
+func (s *stream) keepTrim(t *trim) (msg []byte, err error) {
+	s.files.Lock()
+	defer s.files.Unlock()
+	if msg, err = s.sign.signTrim(t); err != nil {
+		return nil, fmt.Errorf("trail: %w", err)
+	}
+	if err := keepNote(filepath.Join(s.dir, trimsFile), msg); err != nil {
+		return nil, err
+	}
+	return msg, syncDir(s.dir) // the file may be new
+}
+
 // onBatch takes note of lines that were written, before their callers are
 // answered.
 func (s *stream) onBatch(_ uint64, records [][]byte, pos journal.Position) {
@@ -191,6 +250,9 @@ func (s *stream) onBatch(_ uint64, records [][]byte, pos journal.Position) {
 // segment earlier.
 func (s *stream) meta(first uint64, _ journal.Chain) (json.RawMessage, error) {
 	m := meta{Key: s.sign.hash()}
+	if there, err := filepath.Glob(filepath.Join(s.dir, "*.jsonl*")); err == nil && len(there) == 0 {
+		s.anew.Store(first) // or there is no folder, which beginAnew finds out
+	}
 	s.mu.Lock()
 	if first >= s.edge.Size && first-s.edge.Size <= uint64(len(s.leaves)) {
 		e := s.edge.clone()
@@ -234,6 +296,9 @@ func (s *stream) advance() checkpoint {
 // checkpoint signs what there is, if there is anything new, and keeps the note
 // if it is time to, or if it is asked to.
 func (s *stream) checkpoint(now time.Time, keep bool) error {
+	if err := s.beginAnew(); err != nil {
+		return err
+	}
 	segment := s.journal.Position().Segment // before, so that the note is of its lines up to here
 	if s.next.Load() != s.signed {
 		if err := s.vouch(now); err != nil {
@@ -245,7 +310,7 @@ func (s *stream) checkpoint(now time.Time, keep bool) error {
 	if s.note == nil || s.kept.size == s.signed || !due {
 		return nil
 	}
-	if err := keepNote(s.dir, s.note); err != nil {
+	if err := keepNote(filepath.Join(s.dir, allFile), s.note); err != nil {
 		return err
 	}
 	s.kept.size, s.kept.segment, s.kept.at = s.signed, segment, now

@@ -187,7 +187,11 @@ func (v *vandal) remake(fn func(i int, line []byte) []byte) {
 		v.t.Fatal(err)
 	}
 	i := 0
-	_, err = journal.Read(v.dir, 0, func(r journal.Record) error {
+	there, err := journal.Segments(v.dir)
+	if err != nil {
+		v.t.Fatal(err)
+	}
+	_, err = journal.Read(v.dir, there[0].First, func(r journal.Record) error {
 		line := fn(i, bytes.Clone(r.Data))
 		i++
 		if line == nil {
@@ -318,34 +322,31 @@ func TestRollback(t *testing.T) {
 	}
 }
 
-// Retention takes the oldest segments; the rest still proves itself, and
-// opens, from the edge in its first header.
+// Where the oldest segments are gone and nothing says that they were trimmed, it
+// shows.
 func TestLeadingSegmentsRemoved(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	fill(t, dir, 150)
-	segments, _ := filepath.Glob(filepath.Join(dir, Use, "*.jsonl"))
-	for _, path := range segments[:3] {
-		if err := os.Remove(path); err != nil {
-			t.Fatal(err)
-		}
+	segments, err := journal.Segments(filepath.Join(dir, Use))
+	if err != nil {
+		t.Fatal(err)
 	}
-	r := verify(t, dir)
-	if !r.OK() || r.Streams[0].First == 0 || r.Streams[0].First+r.Streams[0].Lines != 150 {
+	if err := journal.Drop(segments[:3]); err != nil {
+		t.Fatal(err)
+	}
+	want := fmt.Sprintf("Stream use: the lines 0 to %d are missing at the begin, and no signed record says that they were trimmed.", segments[3].First-1)
+	if r := verify(t, dir); len(r.Problems) != 1 || r.Problems[0] != want || r.Streams[0].Lines != 150-segments[3].First {
 		t.Fatalf("%+v", r)
-	}
-	fill(t, dir, 10)
-	if r := verify(t, dir); !r.OK() || r.Streams[0].First+r.Streams[0].Lines != 160 {
-		t.Errorf("%+v", r)
 	}
 	// An edge that does not fit its size is told, not walked into.
 	v := &vandal{t: t}
-	v.file(segments[3], func(lines [][]byte) [][]byte {
+	v.file(segments[3].Path, func(lines [][]byte) [][]byte {
 		at := bytes.Index(lines[0], []byte(`"roots":[`))
 		lines[0] = relined(append(lines[0][:at:at], `"roots":[]}}}}`...))
 		return lines
 	})
-	if r := verify(t, dir); r.OK() {
-		t.Error("a tree without roots was believed")
+	if r := verify(t, dir); len(r.Problems) != 2 || !strings.Contains(r.Problems[1], "the oldest segment does not say what came before it") {
+		t.Errorf("%q", r.Problems)
 	}
 }

@@ -7,8 +7,9 @@
 // none of them answers, nothing is granted.
 //
 // A sink is a folder with one folder per stream, use and act. In each lie the
-// segments of a journal; checkpoint, the newest signed note; and checkpoints,
-// one of each minute. Both sinks get the same lines, but not the same places in the
+// segments of a journal, compressed once they are sealed, with an index of their times for
+// searches; checkpoint, the newest signed note; checkpoints, one of each minute; and trims,
+// a signed record of each time that the oldest segments were dropped. Both sinks get the same lines, but not the same places in the
 // order: each is proven on its own. A sink that was away begins a new segment
 // and says near its start, with a line trail.gap, how many lines it lacks; the
 // other one has them. What it missed is forgotten when the process ends
@@ -48,8 +49,13 @@ type Config struct {
 	Preallocate  int64         // default 4 MiB
 	Log          *slog.Logger  // default slog.Default
 
-	// at is for tests: it is called at two points of a sink's work, and may block
-	// there as a disk does. "written" is when a batch is in the journal and its
+	// How long lines are kept, each stream's, for Trim; zero: for ever.
+	KeepUses, KeepActs time.Duration
+	Holds              Holds                // what is kept longer; may be nil
+	Ahead              func() time.Duration // how far the wall clock leads what is believed; may be nil
+
+	// at is for tests: it is called at some points of a sink's work, and may block
+	// there as a disk does, or end the process. "written" is when a batch is in the journal and its
 	// callers do not know yet; "sync" is before a checkpoint's fsync.
 	at func(dir, point string)
 }
@@ -70,6 +76,7 @@ type Trail struct {
 	sign     *signer
 	refusals *refusals
 	effects  chan struct{} // held by the one caller of Effects that writes
+	trimming chan struct{} // held by the one caller of Trim
 
 	// soon ends between one and two seconds after a sink's deadline from now;
 	// it is renewed each second, so that a line needs no timer of its own.
@@ -108,7 +115,7 @@ func Open(c Config) (*Trail, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &Trail{Config: c, sign: sign, effects: make(chan struct{}, 1)}
+	t := &Trail{Config: c, sign: sign, effects: make(chan struct{}, 1), trimming: make(chan struct{}, 1)}
 	t.refusals = newRefusals(t)
 	t.closed = sync.OnceValue(t.shut)
 	life, stop := context.WithCancel(context.Background())
@@ -276,15 +283,15 @@ func (t *Trail) Position() uint64 { return t.sinks[0].stream(Use).next.Load() }
 // Replay reads the use stream of the first sink from an index on. Lines that
 // only the second sink has are not in it.
 func (t *Trail) Replay(from uint64, fn func(index uint64, e audit.Event)) error {
+	if segments, err := journal.Segments(filepath.Join(t.Dir, Use)); err == nil && len(segments) > 0 {
+		from = max(from, segments[0].First) // older lines were trimmed
+	}
 	_, err := journal.Read(filepath.Join(t.Dir, Use), from, func(r journal.Record) error {
 		if e, err := audit.Decode(r.Data); err == nil {
 			fn(r.Index, e)
 		}
 		return nil
 	})
-	if errors.Is(err, journal.ErrRemoved) {
-		return nil // older than what is kept: nothing to replay
-	}
 	if err != nil {
 		return fmt.Errorf("trail: %w", err)
 	}

@@ -100,7 +100,7 @@ func keyText(t testing.TB) string {
 
 func verify(t testing.TB, dir string, known ...[]byte) Report {
 	t.Helper()
-	r, err := Verify(dir, keyText(t), Options{Known: known})
+	r, err := Verify(t.Context(), dir, keyText(t), Options{Known: known})
 	if err != nil {
 		return Report{Problems: []string{err.Error()}}
 	}
@@ -145,10 +145,10 @@ func TestRecordAndVerify(t *testing.T) {
 		t.Errorf("%v %v", found, err)
 	}
 	other, _ := KeyText(keys.New([keys.Size]byte{8}))
-	if _, err := Verify(dir, other, Options{}); fault.CodeOf(err) != "audit_key_wrong" {
+	if _, err := Verify(t.Context(), dir, other, Options{}); fault.CodeOf(err) != "audit_key_wrong" {
 		t.Error("another key verified it", err)
 	}
-	if _, err := Verify(dir, "nonsense", Options{}); fault.CodeOf(err) != "audit_key_invalid" {
+	if _, err := Verify(t.Context(), dir, "nonsense", Options{}); fault.CodeOf(err) != "audit_key_invalid" {
 		t.Error("nonsense is a key", err)
 	}
 }

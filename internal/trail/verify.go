@@ -1,10 +1,12 @@
 package trail
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"golang.org/x/mod/sumdb/note"
@@ -25,6 +27,7 @@ type StreamReport struct {
 	Name        string
 	Lines       uint64 // that are there
 	First       uint64 // index of the first; above zero after retention
+	Trims       int    // signed records of what was trimmed before it
 	Checkpoints int
 	// Unsigned is how many lines at the end no checkpoint vouches for yet.
 	Unsigned uint64
@@ -39,15 +42,17 @@ type Options struct {
 	// cut of both the files and their checkpoints shows. Each may be several,
 	// as they are kept: with a line "--" behind each.
 	Known [][]byte
-	// Progress is called now and then with the number of lines read.
-	Progress func(lines uint64)
+	// Progress is called now and then with the number of lines read of a stream,
+	// and how many there are according to its checkpoints.
+	Progress func(stream string, lines, of uint64)
 }
 
 // Verify checks a trail folder with nothing but its files and the verifying
 // key: every line, the chain, the tree against every signed checkpoint. An
 // error means that it could not be checked at all; what is wrong with it is in
 // the report.
-func Verify(dir, key string, o Options) (Report, error) {
+// It ends early, with an error, when ctx does.
+func Verify(ctx context.Context, dir, key string, o Options) (Report, error) {
 	v, err := note.NewVerifier(key)
 	if err != nil {
 		return Report{}, fault.Wrap(fault.Invalid, "audit_key_invalid", "That is no verifying key of a trail.", err).
@@ -70,8 +75,11 @@ func Verify(dir, key string, o Options) (Report, error) {
 			r.Problems = append(r.Problems, fmt.Sprintf("The stream %s is missing: there is no folder %s.", name, sub))
 			continue
 		}
-		c := check{name: name, dir: sub, verifier: v, marks: known[name], progress: o.Progress}
+		c := check{ctx: ctx, name: name, dir: sub, verifier: v, known: known[name], marks: slices.Clone(known[name]), progress: o.Progress}
 		r.Streams = append(r.Streams, c.run())
+		if err := ctx.Err(); err != nil {
+			return Report{}, fmt.Errorf("trail: verification: %w", err)
+		}
 		r.Problems = append(r.Problems, c.problems...)
 	}
 	return r, nil
@@ -112,14 +120,18 @@ func IsTrail(dir string) error {
 
 // check verifies one stream.
 type check struct {
+	ctx       context.Context //nolint:containedctx // it lives as long as one call
 	name, dir string
 	verifier  note.Verifier
-	marks     []checkpoint // all that must hold
+	known     []checkpoint // that were kept elsewhere
+	marks     []checkpoint // all that must hold, those included
+	trims     []trim       // all records, oldest first
 	problems  []string
-	progress  func(uint64)
+	progress  func(string, uint64, uint64)
 	stored    int              // checkpoints in the files
 	end       journal.Position // of the reading
 	broken    bool             // reading stopped before the end
+	lost      uint64           // lines that were passed over, since they cannot be read
 	proven    uint64           // size of the newest mark that holds
 	forged    bool             // one did not, so that none after it can
 }
@@ -141,6 +153,8 @@ func (c *check) run() StreamReport {
 	r := StreamReport{Name: c.name}
 	c.loadMarks()
 	r.Checkpoints = len(c.marks)
+	c.loadTrims()
+	r.Trims = len(c.trims)
 	segments, err := journal.Segments(c.dir)
 	if err != nil {
 		c.damaged(err)
@@ -151,7 +165,7 @@ func (c *check) run() StreamReport {
 		return r
 	}
 	end := c.replay(start, segments)
-	r.First, r.Lines = start.Size, end.Size-start.Size
+	r.First, r.Lines = start.Size, end.Size-start.Size-c.lost
 	if c.broken {
 		return r
 	}
@@ -185,19 +199,6 @@ func (c *check) lasts(first uint64) bool {
 // slow is longer than a disk that works takes to store the first checkpoint.
 const slow = 5 * time.Second
 
-// begin is the tree before the first segment that is still there.
-func (c *check) begin(segments []journal.Segment) (edge, bool) {
-	if len(segments) == 0 || segments[0].First == 0 {
-		return edge{}, true
-	}
-	m, err := readMeta(segments[0].Meta)
-	if err != nil || m.Edge == nil || m.Edge.Size != segments[0].First {
-		c.bad("the oldest segment does not say what came before it.")
-		return edge{}, false
-	}
-	return *m.Edge, true
-}
-
 // heads are the trees that segments say they begin with.
 func (c *check) heads(segments []journal.Segment) map[uint64]*edge {
 	heads := map[uint64]*edge{}
@@ -222,47 +223,92 @@ func (c *check) heads(segments []journal.Segment) map[uint64]*edge {
 	return heads
 }
 
-// replay reads every line and compares the tree at each mark and header.
+// replay reads every line and compares the tree at each mark and header. Behind
+// damage it goes on with the next segment that says which tree it begins with: the next
+// mark tells whether that is true.
 func (c *check) replay(start edge, segments []journal.Segment) edge {
-	e := start.clone()
-	heads := c.heads(segments)
-	at := map[uint64][]checkpoint{}
+	r := replay{check: c, e: start.clone(), heads: c.heads(segments), at: map[uint64][]checkpoint{}, spans: spansOf(segments)}
 	for _, m := range c.marks {
-		at[m.Size] = append(at[m.Size], m)
+		r.at[m.Size] = append(r.at[m.Size], m)
+		r.of = max(r.of, m.Size)
 	}
-	see := func() {
-		c.hold(at[e.Size], &e)
-		if h := heads[e.Size]; h != nil && !c.forged && h.root() != e.root() {
-			c.bad("the segment that begins at line %d was written after other lines than these.", e.Size)
+	r.see()
+	for {
+		var err error
+		c.end, err = journal.Batches(c.dir, r.e.Size, r.batch)
+		if err == nil {
+			return r.e
 		}
-		if c.progress != nil && e.Size&0xffff == 0 {
-			c.progress(e.Size)
+		if c.ctx.Err() != nil {
+			c.broken = true
+			return r.e
 		}
-	}
-	see()
-	unchained := false
-	var err error
-	c.end, err = journal.Batches(c.dir, start.Size, func(first uint64, records [][]byte, pos journal.Position) error {
-		if first != e.Size {
-			return fmt.Errorf("line %d follows line %d", first, e.Size)
-		}
-		for _, r := range records {
-			e.add(r)
-			see()
-		}
-		for _, m := range at[pos.Next] {
-			if !c.forged && !unchained && m.Chain != "" && m.Chain != pos.Chain.String() {
-				unchained = true // and with it every one after it
-				c.bad("the chain up to line %d is not the one that was signed on %s.", m.Size, moment(m.At))
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		c.broken = true
 		c.damaged(err)
+		if !r.skip(err, segments) {
+			c.broken = true
+			return r.e
+		}
 	}
-	return e
+}
+
+// replay is the reading of a stream's lines.
+type replay struct {
+	*check
+	e         edge
+	heads     map[uint64]*edge
+	at        map[uint64][]checkpoint
+	of        uint64 // so many lines there should be
+	unchained bool
+	spans     []lineSpan // what the indices say, by line
+}
+
+// see compares what was read up to here with what was said of it.
+func (r *replay) see() {
+	r.hold(r.at[r.e.Size], &r.e)
+	if h := r.heads[r.e.Size]; h != nil && !r.forged && h.root() != r.e.root() {
+		r.bad("the segment that begins at line %d was written after other lines than these.", r.e.Size)
+	}
+	if r.progress != nil && r.e.Size&0xffff == 0 {
+		r.progress(r.name, r.e.Size, r.of)
+	}
+}
+
+func (r *replay) batch(first uint64, records [][]byte, pos journal.Position) error {
+	if err := r.ctx.Err(); err != nil {
+		return err
+	}
+	if first != r.e.Size {
+		return fmt.Errorf("line %d follows line %d", first, r.e.Size)
+	}
+	for _, record := range records {
+		r.timed(record)
+		r.e.add(record)
+		r.see()
+	}
+	for _, m := range r.at[pos.Next] {
+		if !r.forged && !r.unchained && m.Chain != "" && m.Chain != pos.Chain.String() {
+			r.unchained = true // and with it every one after it
+			r.bad("the chain up to line %d is not the one that was signed on %s.", m.Size, moment(m.At))
+		}
+	}
+	return nil
+}
+
+// skip goes on behind a damaged segment.
+func (r *replay) skip(err error, segments []journal.Segment) bool {
+	corrupt, ok := errors.AsType[*journal.CorruptError](err)
+	if !ok || r.forged {
+		return false
+	}
+	for _, s := range segments {
+		if h := r.heads[s.First]; h != nil && h.Size == s.First && s.Segment > corrupt.Segment && s.First > r.e.Size {
+			r.lost += s.First - r.e.Size
+			r.proven = s.First // as far as it is told
+			r.e = h.clone()
+			return true
+		}
+	}
+	return false
 }
 
 // hold compares the tree with what was signed of it.

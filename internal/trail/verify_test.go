@@ -146,7 +146,7 @@ func TestWrongKey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := Verify(dir, otherKey, Options{})
+	r, err := Verify(t.Context(), dir, otherKey, Options{})
 	if fault.CodeOf(err) != "audit_key_wrong" || len(r.Problems) != 0 || !strings.Contains(err.Error(), "another key") {
 		t.Errorf("%v %q", err, r.Problems)
 	}
@@ -164,14 +164,14 @@ func TestWrongKey(t *testing.T) {
 		record(t, tr, i, true)
 	}
 	shut(t, tr)
-	if _, err := Verify(forged, keyText(t), Options{}); fault.CodeOf(err) != "audit_key_wrong" || !strings.Contains(err.Error(), "somebody has written the whole trail anew") {
+	if _, err := Verify(t.Context(), forged, keyText(t), Options{}); fault.CodeOf(err) != "audit_key_wrong" || !strings.Contains(err.Error(), "somebody has written the whole trail anew") {
 		t.Error(err)
 	}
-	r, err = Verify(forged, keyText(t), Options{Known: [][]byte{outside}})
+	r, err = Verify(t.Context(), forged, keyText(t), Options{Known: [][]byte{outside}})
 	if err != nil || len(r.Problems) == 0 || !strings.Contains(fmt.Sprint(r.Problems), "written under another signing key") {
 		t.Errorf("%v %q", err, r.Problems)
 	}
-	if r, err = Verify(forged, otherKey, Options{Known: [][]byte{outside}}); err != nil || len(r.Problems) != 1 || !strings.Contains(r.Problems[0], "kept elsewhere is signed by another key") {
+	if r, err = Verify(t.Context(), forged, otherKey, Options{Known: [][]byte{outside}}); err != nil || len(r.Problems) != 1 || !strings.Contains(r.Problems[0], "kept elsewhere is signed by another key") {
 		t.Errorf("%v %q", err, r.Problems)
 	}
 	// A changed note is one of the right key.
@@ -192,7 +192,7 @@ func TestWrongChainIsToldOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	var known [][]byte
-	err = readNotes(filepath.Join(dir, Use), func(notes [][]byte) {
+	err = readNotes(filepath.Join(dir, Use, allFile), func(notes [][]byte) {
 		for _, n := range notes {
 			c, err := openNote(n, sign.verifier)
 			if err != nil {
@@ -244,7 +244,7 @@ func TestWrongFolder(t *testing.T) {
 		filepath.Join(dir, Use):       "it is one stream",
 		filepath.Join(dir, Act) + "/": "it is one stream",
 	} {
-		_, err := Verify(where, keyText(t), Options{})
+		_, err := Verify(t.Context(), where, keyText(t), Options{})
 		f := fault.Of(err)
 		if f.Code != "audit_missing" || !strings.Contains(f.Detail, want) || f.Fix == "" {
 			t.Errorf("%s: %+v", where, f)
