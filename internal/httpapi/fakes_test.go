@@ -398,9 +398,8 @@ func build(t testing.TB, change ...func(*Deps)) *world {
 		Recorder: w.trail, Now: w.clock.Now, Logger: logger, Version: "test", TrailKey: "gradegate-trail+key",
 		Lines:      w.trail.read,
 		Search:     func(context.Context, AuditQuery) ([]api.AuditEvent, error) { return nil, nil },
-		Checkpoint: func(string) ([]byte, error) { return []byte("note\n"), nil },
-		Retention:  keepsAll{},
-		Metrics:    http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("metrics 1\n")) }),
+		Checkpoint: func(string) ([]byte, error) { return []byte("note\n"), nil }, Retention: keepsAll{},
+		Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("metrics 1\n")) }),
 	}
 	for _, f := range change {
 		f(&d)
@@ -499,9 +498,3 @@ func changeOf(p principal.Principal) authn.Change {
 }
 
 func changeOfToken(k token.Token) authn.Change { return authn.Change{Tokens: []token.Token{k}} }
-
-// keepsAll is a trail of which nothing is old enough.
-type keepsAll struct{}
-
-func (keepsAll) Trim(context.Context, string, bool) ([]api.Trim, error) { return nil, nil }
-func (keepsAll) Trims() ([]api.Trim, error)                             { return nil, nil }
