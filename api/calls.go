@@ -305,11 +305,6 @@ func (c *Client) JobLogs(ctx context.Context, id string, offset int64, follow bo
 	return c.stream(ctx, call{method: http.MethodGet, path: "/v1/jobs/" + seg(id) + "/logs", query: q})
 }
 
-// Quota tells what the caller has used in a competition.
-func (c *Client) Quota(ctx context.Context, competition string) (Quota, error) {
-	return get[Quota](ctx, c, "/v1/quota", url.Values{"competition": {competition}})
-}
-
 // AuditEvents searches the trail.
 func (c *Client) AuditEvents(ctx context.Context, query url.Values) (Page[AuditEvent], error) {
 	return get[Page[AuditEvent]](ctx, c, "/v1/audit/events", query)

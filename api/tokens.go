@@ -13,6 +13,10 @@ type Token struct {
 	Scopes       []string `json:"scopes"`
 	Competitions []string `json:"competitions"` // ["*"]: all of the owner's
 	AllowedCIDRs []string `json:"allowed_cidrs"`
+	// Budget is the token's own, with its successors and all that was made from
+	// it; AtMost is what it can take under all budgets that bear on it.
+	Budget *Spending `json:"budget,omitempty"`
+	AtMost string    `json:"at_most,omitempty"`
 	Note         string   `json:"note,omitempty"`
 	// Warnings are about the change that this answers.
 	Warnings []Warning `json:"warnings,omitempty"`
@@ -94,6 +98,7 @@ type CreateToken struct {
 	ExpiresIn    string     `json:"expires_in,omitempty"` // "90d", "12h": renewed by use
 	ExpiresAt    *time.Time `json:"expires_at,omitempty"` // an instant: not renewed
 	AllowedCIDRs []string   `json:"allowed_cidrs,omitempty"`
+	Budget       *Budget    `json:"budget,omitempty"`
 	Note         string     `json:"note,omitempty"`
 	Replace      string     `json:"replace,omitempty"` // id or name of the one it takes the place of
 }
@@ -103,6 +108,7 @@ type NarrowToken struct {
 	Scopes       []string `json:"scopes,omitempty"`
 	Competitions []string `json:"competitions,omitempty"`
 	AllowedCIDRs []string `json:"allowed_cidrs,omitempty"`
+	Budget       *Budget  `json:"budget,omitempty"` // of which what is left out stays
 	// LockToLastAddress limits it to the address (an IPv6 /64) of its last use.
 	LockToLastAddress bool    `json:"lock_to_last_address,omitempty"`
 	Note              *string `json:"note,omitempty"`
@@ -117,6 +123,7 @@ type EnsureToken struct {
 	ExpiresIn    string     `json:"expires_in,omitempty"`
 	ExpiresAt    *time.Time `json:"expires_at,omitempty"`
 	AllowedCIDRs []string   `json:"allowed_cidrs,omitempty"`
+	Budget       *Budget    `json:"budget,omitempty"`
 	Note         string     `json:"note,omitempty"`
 }
 

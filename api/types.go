@@ -31,6 +31,7 @@ type User struct {
 	Role       string     `json:"role"`
 	Status     string     `json:"status"`
 	Groups     []string   `json:"groups"` // whose policies bear on its tokens
+	Budget     *Budget    `json:"budget,omitempty"`
 	EnrolledAt *time.Time `json:"enrolled_at,omitempty"`
 	CreatedAt  time.Time  `json:"created_at"`
 	ETag       string     `json:"etag"`
@@ -71,6 +72,7 @@ type UpdateUser struct {
 	Role   *string   `json:"role,omitempty"`
 	Email  *string   `json:"email,omitempty"`
 	Groups *[]string `json:"groups,omitempty"`
+	Budget *Budget   `json:"budget,omitempty"` // the whole of it: {} takes it away
 }
 
 // Rules are what one level of policy demands. What is left out is demanded by
@@ -85,6 +87,7 @@ type Rules struct {
 	Rotation     string   `json:"rotation,omitempty"`      // warn (default) or enforce
 	SessionsOnly bool     `json:"sessions_only,omitempty"` // people have no tokens but sessions
 	MaxPerUser   int      `json:"max_per_user,omitempty"`
+	Budget       *Budget  `json:"budget,omitempty"` // of each person, all tokens together
 	AllowedCIDRs []string `json:"allowed_cidrs,omitempty"`
 	Observe      bool     `json:"observe,omitempty"` // a use from elsewhere is marked, not refused
 	Leaks        string   `json:"leaks,omitempty"`   // revoke (default) or quarantine; the platform's only
@@ -229,21 +232,6 @@ type QuotaRule struct {
 	Concurrent int `json:"concurrent"`
 }
 
-// Quota is what the caller has used of the limits.
-type Quota struct {
-	Competition string    `json:"competition"`
-	Submissions Used      `json:"submissions"`
-	Concurrent  Used      `json:"concurrent"`
-	GPUHours    float64   `json:"gpu_hours"`
-	ResetsAt    time.Time `json:"resets_at"`
-}
-
-// Used is a count against its limit (zero: no limit).
-type Used struct {
-	Used  int `json:"used"`
-	Limit int `json:"limit"`
-}
-
 // Job is one execution of a grader on a submission.
 type Job struct {
 	ID          string `json:"id"`
@@ -267,6 +255,8 @@ type Job struct {
 	Isolation   string             `json:"isolation,omitempty"`
 	GPUs        []string           `json:"gpus,omitempty"`
 	ExitCode    *int               `json:"exit_code,omitempty"`
+	GPUSeconds  int64              `json:"gpu_seconds"`                    // charged
+	Reserved    int64              `json:"gpu_seconds_reserved,omitempty"` // the most that it can come to, until it is over
 	CreatedAt   time.Time          `json:"created_at"`
 	StartedAt   *time.Time         `json:"started_at,omitempty"`
 	EndedAt     *time.Time         `json:"ended_at,omitempty"`

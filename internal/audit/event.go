@@ -41,6 +41,8 @@ const (
 	ServiceOrphan    Action = "service.orphan" // fewer than two active owners are left
 	ConsentGive      Action = "consent.give"
 	ConsentWithdraw  Action = "consent.withdraw"
+	QuotaGrant       Action = "quota.grant"
+	QuotaEnd         Action = "quota.end" // of a grant, before its time
 	InviteIssue      Action = "invite.issue"
 	InviteRedeem     Action = "invite.redeem"
 	UserCreate       Action = "user.create"
@@ -64,7 +66,7 @@ const (
 
 // Actions are all that a line can say, those of the other list included.
 var Actions = []Action{
-	TokenIssue, TokenImport, TokenRotate, TokenRevoke, TokenSuspend, TokenResume, TokenLeak, TokenReuse, TokenUnprove, TokenRenew, TokenNarrow, TokenRehash, TokenGuess, PolicySet,
+	TokenIssue, TokenImport, TokenRotate, TokenRevoke, TokenSuspend, TokenResume, TokenLeak, TokenReuse, TokenUnprove, TokenRenew, TokenNarrow, TokenRehash, TokenGuess, PolicySet, QuotaGrant, QuotaEnd,
 	ServiceCreate, ServiceOwners, ServiceOrphan, ConsentGive, ConsentWithdraw,
 	BlockAdd, BlockRemove, InviteIssue, InviteRedeem,
 	UserCreate, UserUpdate, UserEnrol, UserReenrol, UserSuspend, UserResume, UserOffboard, UserRevokeAll,

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"gradegate/internal/budget"
 	"gradegate/internal/policy"
 	"gradegate/internal/principal"
 	"gradegate/internal/token"
@@ -58,6 +59,18 @@ func (t *Table) line(id token.ID, do func(*token.Token)) {
 		do(&h.Token)
 		id = h.Parent
 	}
+}
+
+// Bounds are the budgets that bear at this moment on what is taken with a token:
+// those of its owner, of the policies, and of the token and its parents.
+func (t *Table) Bounds(id principal.ID, via token.ID) []budget.Bound {
+	p, ok := t.Principal(id)
+	if !ok {
+		return []budget.Bound{{Account: string(id), Level: budget.UserLevel, Budget: budget.Nothing}} // doubt tightens
+	}
+	var line []token.Token
+	t.line(via, func(k *token.Token) { line = append(line, *k) })
+	return policy.Bounds(t.Rules(p.Groups), &p, line, t.now())
 }
 
 // under judges the parents of a token at now, and gives what is left of its

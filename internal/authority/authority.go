@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"gradegate/internal/audit"
+	"gradegate/internal/budget"
 	"gradegate/internal/clock"
 	"gradegate/internal/keys"
 	"gradegate/internal/policy"
@@ -58,6 +59,8 @@ type Table interface {
 	Rules(groups []string) []policy.Rules
 	// Levels are all levels of policy.
 	Levels() policy.Levels
+	// Bounds are the budgets that bear on what is taken with a token.
+	Bounds(principal.ID, token.ID) []budget.Bound
 	// EachToken goes through all tokens with their owners.
 	EachToken(func(*token.Token, *principal.Principal))
 	// Admit checks once more that the subject is active, and holds off the

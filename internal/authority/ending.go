@@ -111,7 +111,7 @@ func (a *Authority) Suspend(ctx context.Context, s *policy.Subject, idOrName str
 func (a *Authority) Resume(ctx context.Context, s *policy.Subject, idOrName string) (token.Token, error) {
 	return a.stand(ctx, s, idOrName, audit.TokenResume, func(t token.Token, now time.Time) (token.Token, error) {
 		own := a.by(s, &t) == token.ByOwner
-		if err := covers(s, &t); err != nil && own {
+		if err := a.covers(s, &t); err != nil && own {
 			return t, err
 		}
 		owner, err := a.ownerOf(ctx, s, &t)

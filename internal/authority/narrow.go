@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"gradegate/internal/audit"
+	"gradegate/internal/budget"
 	"gradegate/internal/fault"
 	"gradegate/internal/policy"
 	"gradegate/internal/principal"
@@ -19,6 +20,7 @@ type Narrowing struct {
 	Scopes       []string
 	Competitions []string
 	CIDRs        []netip.Prefix
+	Budget       budget.Budget // what of it is zero stays
 	// Here limits it to the network that it was last used from.
 	Here bool
 	Note *string
@@ -47,6 +49,9 @@ func (a *Authority) NarrowToken(ctx context.Context, s *policy.Subject, idOrName
 		e := a.event(s, audit.TokenNarrow, a.now())
 		e.Target, e.Owner = string(t.ID), string(t.Owner)
 		e.Detail = map[string]string{"scopes": strings.Join(is.Scopes, " "), "competitions": strings.Join(is.Competitions, " "), "networks": texts(is.CIDRs)}
+		if is.Budget != t.Budget {
+			e.Detail["budget"] = is.Budget.String()
+		}
 		if _, err := a.commit(ctx, s, Decision{Tokens: []TokenChange{{Old: &t, New: is}}}, e); err != nil {
 			return t, err
 		}
@@ -100,10 +105,19 @@ func (a *Authority) narrowed(s *policy.Subject, t token.Token, n Narrowing) (tok
 			return t, errLocksOut.WithFix("Add your network (gradegate whoami shows your address), or say that you mean it: --force")
 		}
 	}
+	if is.Budget = n.Budget.Or(t.Budget); is.Budget != t.Budget {
+		if err := is.Budget.Check(); err != nil {
+			return t, err
+		}
+		if !is.Budget.Within(t.Budget) {
+			return t, fault.New(fault.Denied, "budget_widened", "The token has a budget already (%s), and it is only ever lowered.", t.Budget).
+				WithFix("Ask for less, in a stretch of time that is no shorter: gradegate token show %s", fault.Word(t.Name))
+		}
+	}
 	if n.Note != nil {
 		is.Note = audit.Clean(*n.Note, 200)
 	}
-	if slices.Equal(is.Scopes, t.Scopes) && slices.Equal(is.Competitions, t.Competitions) && slices.Equal(is.CIDRs, t.CIDRs) && is.Note == t.Note {
+	if slices.Equal(is.Scopes, t.Scopes) && slices.Equal(is.Competitions, t.Competitions) && slices.Equal(is.CIDRs, t.CIDRs) && is.Budget == t.Budget && is.Note == t.Note {
 		return t, nil
 	}
 	is.Version++

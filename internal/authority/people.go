@@ -1,6 +1,7 @@
 package authority
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"strconv"
@@ -8,6 +9,7 @@ import (
 	"time"
 
 	"gradegate/internal/audit"
+	"gradegate/internal/budget"
 	"gradegate/internal/fault"
 	"gradegate/internal/policy"
 	"gradegate/internal/principal"
@@ -390,9 +392,10 @@ type UserUpdate struct {
 	Role   *principal.Role
 	Email  *string
 	Groups *[]string
+	Budget *budget.Budget
 }
 
-// UpdateUser changes a person's role, address or groups. Rights and policies
+// UpdateUser changes a person's role, address, groups or budget. Rights and policies
 // follow at the next request, since they are looked at when a token is used.
 func (a *Authority) UpdateUser(ctx context.Context, s *policy.Subject, idOrName string, u UserUpdate) (principal.Principal, error) {
 	if err := policy.Decide(s, policy.UserManage, policy.Resource{}); err != nil {
@@ -413,12 +416,18 @@ func (a *Authority) UpdateUser(ctx context.Context, s *policy.Subject, idOrName 
 			return p, errOwnGroups
 		}
 		out, err := p.Update(u.Role, u.Email, u.Groups, a.now())
+		if err == nil && u.Budget != nil {
+			out, err = out.SetBudget(*u.Budget, a.now())
+		}
 		if err != nil || out.Version == p.Version {
 			return p, err
 		}
 		e := a.event(s, audit.UserUpdate, a.now())
 		e.Target, e.Owner = string(p.ID), string(p.ID)
 		e.Detail = map[string]string{"role": string(out.Role), "groups": strings.Join(out.Groups, " ")}
+		if out.Budget != p.Budget {
+			e.Detail["budget"] = cmp.Or(out.Budget.String(), "none")
+		}
 		events := append([]audit.Event{e}, a.orphans(s, p, out, e.At)...)
 		if _, err := a.commit(ctx, s, Decision{Principals: []PrincipalChange{{Old: &p, New: out}}}, events...); err != nil {
 			return p, err

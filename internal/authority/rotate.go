@@ -37,7 +37,7 @@ func (a *Authority) rotateOnce(ctx context.Context, s *policy.Subject, r Rotate,
 	if err := policy.Decide(s, policy.TokenRotate, a.resource(s, old.Owner)); err != nil {
 		return Issued{}, masked(err)
 	}
-	if err := covers(s, &old); err != nil {
+	if err := a.covers(s, &old); err != nil {
 		return Issued{}, err
 	}
 	owner, err := a.ownerOf(ctx, s, &old)
@@ -102,7 +102,7 @@ const freshSignIn = 15 * time.Minute
 
 // covers refuses to hand out, by a rotation, a secret that can do more than
 // the token that asks.
-func covers(s *policy.Subject, t *token.Token) error {
+func (a *Authority) covers(s *policy.Subject, t *token.Token) error {
 	if t.ID == s.Token {
 		return nil
 	}
@@ -115,8 +115,10 @@ func covers(s *policy.Subject, t *token.Token) error {
 	if err := narrowCompetitions(t.Competitions, s.Competitions); err != nil {
 		return err
 	}
-	_, err := narrowNetworks(t.CIDRs, s.CIDRs, false)
-	return err
+	if _, err := narrowNetworks(t.CIDRs, s.CIDRs, false); err != nil {
+		return err
+	}
+	return policy.Covers(a.table.Bounds(s.Principal.ID, s.Token), a.table.Bounds(t.Owner, t.ID))
 }
 
 var errWider = fault.New(fault.Denied, "token_wider", "That token can do more than the one you use.").

@@ -10,6 +10,7 @@ import (
 	"unicode/utf8"
 
 	"gradegate/internal/audit"
+	"gradegate/internal/budget"
 	"gradegate/internal/fault"
 	"gradegate/internal/policy"
 	"gradegate/internal/principal"
@@ -24,6 +25,7 @@ type Create struct {
 	Lifetime     time.Duration // zero: the default; renewal slides
 	ExpiresAt    time.Time     // set: a fixed end, and no renewal
 	CIDRs        []netip.Prefix
+	Budget       budget.Budget
 	Note         string
 	// Replace revokes the personal token of this id or name in the same decision.
 	Replace string
@@ -97,6 +99,9 @@ func (a *Authority) createOnce(ctx context.Context, s *policy.Subject, owner pri
 	e := a.event(s, audit.TokenIssue, now)
 	e.Target, e.Owner = string(t.ID), string(t.Owner)
 	e.Detail = map[string]string{"kind": t.Kind.String(), "name": t.Name, "scopes": strings.Join(t.Scopes, " ")}
+	if !t.Budget.IsZero() {
+		e.Detail["budget"] = t.Budget.String()
+	}
 	if _, err := a.commit(ctx, s, d, append(events, e)...); err != nil {
 		return Issued{}, a.explainLimit(err, s, own, now)
 	}
@@ -144,6 +149,13 @@ func (a *Authority) draft(s *policy.Subject, owner *principal.Principal, c Creat
 	if err != nil {
 		return token.Token{}, err
 	}
+	if err := c.Budget.Check(); err != nil {
+		return token.Token{}, err
+	}
+	// Its account would be its own.
+	if err := policy.Covers(a.table.Bounds(s.Principal.ID, s.Token), nil); err != nil {
+		return token.Token{}, err
+	}
 	competitions := c.Competitions
 	if len(competitions) == 0 {
 		competitions = s.Competitions
@@ -151,7 +163,7 @@ func (a *Authority) draft(s *policy.Subject, owner *principal.Principal, c Creat
 	t := token.Token{
 		ID: p.Public.ID(), Version: 1, Kind: p.Kind, Digest: p.Digest, Name: name,
 		Owner: owner.ID, Epochs: owner.Epochs, Scopes: scopes, Competitions: competitions,
-		CIDRs: networks, Standing: token.Standard, Family: token.Family(newID("fam_", now)), Generation: 1,
+		CIDRs: networks, Budget: c.Budget, Standing: token.Standard, Family: token.Family(newID("fam_", now)), Generation: 1,
 		IssuedAt: now, IssuedBy: s.Actor(), BornAt: now, Note: audit.Clean(c.Note, 200),
 		Renewal: token.Sliding, Lifetime: rules.Lifetime.Value, Idle: token.DefaultIdle, Unused: token.DefaultUnused,
 		MaxLifetime: rules.MaxLifetime.Value, RotateAfter: token.DefaultRotateAfter,

@@ -121,7 +121,7 @@ request, and keeps a job in its owner's hands whatever happens to the token.`,
 	root.AddGroup(&cobra.Group{ID: "daily", Title: "Every day:"}, &cobra.Group{ID: "all", Title: "Everything else:"})
 	daily := []*cobra.Command{a.login(), a.submit("submit COMPETITION PATH"), a.statusCmd(), a.cancel("cancel JOB"), a.doctor(), a.serve(), a.demo()}
 	nouns := []*cobra.Command{
-		a.tokenCmd(), a.jobCmd(), a.competitionCmd(), a.userCmd(), a.serviceCmd(), a.consentCmd(), a.policyCmd(), a.blockCmd(), a.auditCmd(), a.leakCmd(), a.clockCmd(), a.pepperCmd(),
+		a.tokenCmd(), a.jobCmd(), a.competitionCmd(), a.quotaCmd(), a.userCmd(), a.serviceCmd(), a.consentCmd(), a.policyCmd(), a.blockCmd(), a.auditCmd(), a.leakCmd(), a.clockCmd(), a.pepperCmd(),
 		a.whoami(), a.explainCmd(), a.logout(), a.checkConfig(), a.version(),
 	}
 	for _, c := range daily {

@@ -22,7 +22,7 @@ import (
 
 func (a *app) jobCmd() *cobra.Command {
 	c := &cobra.Command{Use: "job", Short: "Jobs: hand in, follow, cancel"}
-	c.AddCommand(a.submit("submit COMPETITION PATH"), a.jobList(), a.jobShow(), a.jobLogs(), a.jobResult(), a.cancel("cancel JOB"), a.jobWait(), a.jobQuota())
+	c.AddCommand(a.submit("submit COMPETITION PATH"), a.jobList(), a.jobShow(), a.jobLogs(), a.jobResult(), a.cancel("cancel JOB"), a.jobWait())
 	return c
 }
 
@@ -164,9 +164,20 @@ func (a *app) printJob(j api.Job, owner string) error {
 	return a.print(result{json: j, name: j.ID, table: func(w io.Writer) {
 		facts(w, "job", j.ID, "owner", owner, "competition", j.Competition, "state", stateOf(j), "detail", explained(j), "exit code", code, "score", scores(j.Scores),
 			"handed in", when(&j.CreatedAt), "started", when(j.StartedAt), "ended", when(j.EndedAt), "what", j.Submission.Kind+" "+j.Submission.Name,
-			"entry point", j.Submission.Entry, "labels", labelled(j.Labels), "isolation", j.Isolation, "gpus", strings.Join(j.GPUs, ","),
+			"entry point", j.Submission.Entry, "labels", labelled(j.Labels), "isolation", j.Isolation, "gpus", strings.Join(j.GPUs, ","), "GPU hours", gpuTime(j),
 			"handed in by", actor(j), "submitted by", unverified(j.SubmittedBy), "with token", j.TokenID)
 	}})
+}
+
+// gpuTime is what a job was charged, or what it may come to.
+func gpuTime(j api.Job) string {
+	switch {
+	case j.Resources.GPUs == 0:
+		return ""
+	case j.Reserved > 0:
+		return "up to " + hours(float64(j.Reserved)/3600) + " reserved"
+	}
+	return hours(float64(j.GPUSeconds)/3600) + " charged"
 }
 
 // explained is a job's detail, with the number that it speaks of.
@@ -440,34 +451,4 @@ func (p *patience) pause(ctx context.Context, client *api.Client, err error) err
 	}
 	p.next = min(p.next*2, 30*time.Second)
 	return client.Wait(ctx, wait)
-}
-
-func (a *app) jobQuota() *cobra.Command {
-	return &cobra.Command{
-		Use: "quota COMPETITION", Short: "What you have used of a competition's limits", Args: cobra.ExactArgs(1),
-		Long: `Shows what you have used of a competition's limits. The day is that of UTC. A
-submission that is refused costs nothing; one that never ran, or was lost through
-no fault of yours, is given back.`,
-		Example: "  gradegate job quota iris",
-		RunE: func(cmd *cobra.Command, args []string) error {
-			client, err := a.client()
-			if err != nil {
-				return err
-			}
-			q, err := client.Quota(cmd.Context(), args[0])
-			if err != nil {
-				return err
-			}
-			return a.print(result{json: q, name: q.Competition, table: func(w io.Writer) {
-				facts(w, "handed in today", used(q.Submissions), "waiting or running", used(q.Concurrent), "GPU hours", fmt.Sprintf("%.2f", q.GPUHours), "the day ends", when(&q.ResetsAt))
-			}})
-		},
-	}
-}
-
-func used(u api.Used) string {
-	if u.Limit == 0 {
-		return strconv.Itoa(u.Used) + ", no limit"
-	}
-	return fmt.Sprintf("%d of %d", u.Used, u.Limit)
 }

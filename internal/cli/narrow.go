@@ -9,15 +9,18 @@ import (
 
 func (a *app) tokenNarrow() *cobra.Command {
 	var r api.NarrowToken
+	var spend budgetFlags
 	c := &cobra.Command{
 		Use: "narrow [NAME|ID|self]", Short: "Take rights away from a token; it does not get them back", Args: cobra.MaximumNArgs(1),
 		Long: `Takes rights away from a token of yours, at once. What is not named stays as it is; what
 is taken away is gone: a token with more rights is a new token.`,
 		Example: `  gradegate token narrow laptop --scope jobs:read --competition iris
   gradegate token narrow laptop --cidr 10.20.0.0/16 --force
+  gradegate token narrow laptop --gpu-hours 8 --concurrent 2
   gradegate token narrow self --here`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if !cmd.Flags().Changed("scope") && !cmd.Flags().Changed("competition") && !cmd.Flags().Changed("cidr") && !r.LockToLastAddress {
+			r.Budget = spend.over(nil, cmd.Flags())
+			if r.Budget == nil && !cmd.Flags().Changed("scope") && !cmd.Flags().Changed("competition") && !cmd.Flags().Changed("cidr") && !r.LockToLastAddress {
 				f := fault.New(fault.Invalid, "usage", "Nothing is said of what to take away.").WithFix("For example --here, or --scope jobs:read")
 				return usage{f, cmd.CommandPath()}
 			}
@@ -38,12 +41,14 @@ is taken away is gone: a token with more rights is a new token.`,
 	f.StringArrayVar(&r.AllowedCIDRs, "cidr", nil, "network it may still be used from (again for more)")
 	f.BoolVar(&r.LockToLastAddress, "here", false, "only from the address of its last use (of IPv6: its /64)")
 	f.BoolVar(&r.Force, "force", false, "also if you are in none of those networks")
+	spend.add(f, "it")
 	c.MarkFlagsMutuallyExclusive("cidr", "here")
 	return c
 }
 
 func (a *app) tokenEnsure() *cobra.Command {
 	var r api.EnsureToken
+	var spend budgetFlags
 	c := &cobra.Command{
 		Use: "ensure NAME", Short: "Make a personal token unless you have one of that name", Args: cobra.ExactArgs(1),
 		Long: `Makes a personal token unless you have one of that name: for scripts that run again and
@@ -55,6 +60,7 @@ which it was.`,
 			if err != nil {
 				return err
 			}
+			r.Budget = spend.over(nil, cmd.Flags())
 			out, err := client.EnsureToken(cmd.Context(), args[0], r)
 			if err != nil {
 				return err
@@ -75,6 +81,7 @@ which it was.`,
 	f.StringArrayVar(&r.Competitions, "competition", nil, "limit it to a competition (again for more)")
 	f.StringVar(&r.ExpiresIn, "expires", "", "lifetime after its last use, such as 90d")
 	f.StringArrayVar(&r.AllowedCIDRs, "cidr", nil, "network it may be used from (again for more)")
+	spend.add(f, "it")
 	f.StringVar(&r.Note, "note", "", "free text")
 	return c
 }

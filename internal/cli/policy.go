@@ -83,6 +83,7 @@ func (a *app) policySet() *cobra.Command {
 	var given api.Rules
 	var from string
 	var preview, force bool
+	var spend budgetFlags
 	c := &cobra.Command{
 		Use: "set platform|GROUP", Short: "Change a policy, or preview whom that affects", Args: cobra.ExactArgs(1),
 		Long: `Changes what the platform or a group demands of tokens; what no flag names stays as it
@@ -92,6 +93,7 @@ says when; --preview changes nothing and lists those tokens. People are put into
 with: gradegate user set NAME --group GROUP`,
 		Example: `  gradegate policy set platform --max-lifetime 180d --preview
   gradegate policy set interns --idle 7d --max-lifetime 90d
+  gradegate policy set interns --gpu-hours 20 --per 7d --concurrent 2
   gradegate policy set interns --sessions-only --from 2027-01-31T18:00:00Z`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			at, err := instant(from, cmd)
@@ -114,6 +116,9 @@ with: gradegate user set NAME --group GROUP`,
 				rules = api.Rules{} // the defaults stay defaults
 			}
 			change(&rules, &given, cmd.Flags())
+			if b := spend.over(rules.Budget, cmd.Flags()); b != nil {
+				rules.Budget = b
+			}
 			out, err := client.SetPolicy(cmd.Context(), args[0], api.SetPolicy{Rules: rules, EffectiveAt: at, Preview: preview, Force: force})
 			if err != nil {
 				return err
@@ -131,6 +136,7 @@ with: gradegate user set NAME --group GROUP`,
 	f.StringArrayVar(&given.AllowedCIDRs, "cidr", nil, "network that tokens may be used from (again for more); none: from everywhere")
 	f.BoolVar(&given.Observe, "observe", false, "mark a use from elsewhere and do not refuse it (=false: refuse it)")
 	f.StringVar(&given.Leaks, "leaks", "", "what becomes of a reported token: revoke or quarantine (the platform's only)")
+	spend.add(f, "each person")
 	f.StringVar(&from, "from", "", "when it comes into force, such as 2027-01-31T18:00:00Z")
 	f.BoolVar(&force, "force", false, "accept networks that lock you out yourself")
 	f.BoolVar(&preview, "preview", false, "change nothing, and list the tokens that would end earlier")
@@ -212,6 +218,7 @@ func rulesLine(r api.Rules) string {
 	if r.MaxPerUser > 0 {
 		add("max-per-user", strconv.Itoa(r.MaxPerUser))
 	}
+	add("budget", budgetLine(r.Budget))
 	for _, n := range r.AllowedCIDRs {
 		add("cidr", n)
 	}

@@ -238,13 +238,16 @@ func codeOf(e *api.Error) int {
 	case 401:
 		return exitNoToken
 	case 403:
+		if quotaCode(e.Code) {
+			return exitConflict
+		}
 		return exitForbidden
 	case 404:
 		return exitNotFound
 	case 409, 412, 422:
 		return exitConflict
 	case 429:
-		if strings.HasPrefix(e.Code, "quota_") {
+		if quotaCode(e.Code) {
 			return exitConflict
 		}
 		return exitLimited
@@ -253,6 +256,10 @@ func codeOf(e *api.Error) int {
 	}
 	return exitFailure
 }
+
+// quotaCode reports whether a refusal is about what was used up, which a wait or
+// a grant helps against, and no other right.
+func quotaCode(code string) bool { return code == "quota_exceeded" || code == "budget_exceeded" }
 
 // near is the word that was probably meant, or "": one that begins so, or one
 // that is two letters away at most.

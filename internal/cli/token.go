@@ -27,15 +27,21 @@ func (a *app) tokenCreate() *cobra.Command {
 	var r api.CreateToken
 	var until, service string
 	var save bool
+	var spend budgetFlags
 	c := &cobra.Command{
 		Use: "create", Short: "Make a personal token, or one of a service; its secret is shown once", Args: cobra.NoArgs,
 		Long: `Makes a personal token. Its secret is shown this once, or stored with --save, which
 also ends the session that was stored before. If --replace names the token that
 this machine has stored, the new one takes its place there without being asked.
 -o name prints the id, and the secret beside it, on stderr. With --service it is one of
-a service that you answer for; all others who do may rotate and revoke it by its id.`,
+a service that you answer for; all others who do may rotate and revoke it by its id.
+
+A budget (--gpu-hours, --concurrent) bounds what the token can take of the cluster
+together with its successors and all that is made from it, so that what a thief could
+take is a number. It is never raised; rotating the token does not fill it again.`,
 		Example: `  gradegate token create --name laptop
   gradegate token create --name laptop --save -o name
+  gradegate token create --name ci --gpu-hours 8 --concurrent 2
   gradegate token create --service ci --name runner --competition iris -o secret
   gradegate token create --name ci --scope jobs:submit --scope jobs:read --expires 30d --replace laptop -o secret`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -57,6 +63,7 @@ a service that you answer for; all others who do may rotate and revoke it by its
 				r.Replace = old.id // also of one that was named as self
 			}
 			keep := save || old.stored
+			r.Budget = spend.over(nil, cmd.Flags())
 			made, err := client.CreateToken(cmd.Context(), r)
 			if err != nil {
 				return err
@@ -75,6 +82,7 @@ a service that you answer for; all others who do may rotate and revoke it by its
 	f.StringVar(&r.ExpiresIn, "expires", "", "lifetime after its last use, such as 90d; policy may end it earlier while it is not used")
 	f.StringVar(&until, "until", "", "a fixed end instead, such as 2027-01-31T18:00:00Z")
 	f.StringArrayVar(&r.AllowedCIDRs, "cidr", nil, "network it may be used from (again for more)")
+	spend.add(f, "it")
 	f.StringVar(&r.Note, "note", "", "free text")
 	f.StringVar(&r.Replace, "replace", "", "revoke this token of yours in the same step")
 	f.StringVar(&service, "service", "", "make it for this service, which you answer for")
@@ -180,7 +188,7 @@ func tokenResult(t api.Token) result {
 func tokenFacts(w io.Writer, t api.Token) {
 	facts(w, "id", t.ID, "name", t.Name, "kind", kindWord(t.Kind), "state", stateWord(t), "reason", t.Reason, "validity", t.Ends,
 		"nearest end", nearestEnd(t),
-		"scopes", strings.Join(t.Scopes, " "), "competitions", strings.Join(t.Competitions, " "), "networks", strings.Join(t.AllowedCIDRs, " "),
+		"scopes", strings.Join(t.Scopes, " "), "competitions", strings.Join(t.Competitions, " "), "networks", strings.Join(t.AllowedCIDRs, " "), "can take", t.AtMost, "budget", budgetUse(t.Budget),
 		"created", when(&t.CreatedAt), "rotate by", when(t.RotateBy), "at the latest", when(t.MaxExpiresAt), "successor", t.Family.Successor, "note", t.Note)
 	for _, x := range t.Warnings {
 		facts(w, "warning", x.Detail)
@@ -196,6 +204,14 @@ func tokenFacts(w io.Writer, t api.Token) {
 // guessLine is what is known of wrong secrets tried with a token's id.
 func guessLine(g api.Guesses) string {
 	return fmt.Sprintf("%s from about %s, the last %s", count(int(g.Count), "wrong secret"), count(g.Sources, "address", "addresses"), ago(g.Last))
+}
+
+// budgetUse is what is taken of a token's own budget.
+func budgetUse(b *api.Spending) string {
+	if b == nil {
+		return ""
+	}
+	return b.Why
 }
 
 // nearestEnd is the clock that ends a token first, and who set it.

@@ -67,11 +67,13 @@ gets an invite and begins with nothing. Services that are left with fewer than t
 func (a *app) userSet() *cobra.Command {
 	var role, email string
 	var groups []string
+	var spend budgetFlags
 	c := &cobra.Command{
-		Use: "set NAME|ID", Short: "Change a user's role, address or groups", Args: cobra.ExactArgs(1),
-		Long: `Changes a user's role, address or groups; what no flag names stays as it is. Rights and
-policies follow at the next request. "--group none" takes somebody out of all groups.`,
-		Example: "  gradegate user set ann --group interns --email ann@example.org\n  gradegate user set ann --group none",
+		Use: "set NAME|ID", Short: "Change a user's role, address, groups or budget", Args: cobra.ExactArgs(1),
+		Long: `Changes a user's role, address, groups or budget; what no flag names stays as it is. Rights and
+policies follow at the next request. "--group none" takes somebody out of all groups,
+and "--gpu-hours 0" a bound away. Of a budget and those of policies the strictest holds.`,
+		Example: "  gradegate user set ann --group interns --email ann@example.org\n  gradegate user set ann --gpu-hours 8 --concurrent 2\n  gradegate user set ann --group none",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := userName(args[0]); err != nil {
 				return err
@@ -83,6 +85,13 @@ policies follow at the next request. "--group none" takes somebody out of all gr
 			}
 			if f.Changed("email") {
 				r.Email = &email
+			}
+			if spend.over(nil, f) != nil {
+				now, err := a.userBudget(cmd.Context(), args[0])
+				if err != nil {
+					return err
+				}
+				r.Budget = spend.over(now, f)
 			}
 			if f.Changed("group") {
 				if len(groups) == 1 && groups[0] == "none" {
@@ -103,8 +112,19 @@ policies follow at the next request. "--group none" takes somebody out of all gr
 	}
 	c.Flags().StringVar(&role, "role", "", "user, auditor or admin")
 	c.Flags().StringVar(&email, "email", "", "where to reach them")
+	spend.add(c.Flags(), "the user")
 	c.Flags().StringArrayVar(&groups, "group", nil, "group that they are in (again for more): all others are left")
 	return c
+}
+
+// userBudget is what a user is bounded to now; nil: to nothing.
+func (a *app) userBudget(ctx context.Context, name string) (*api.Budget, error) {
+	client, err := a.client()
+	if err != nil {
+		return nil, err
+	}
+	u, err := client.UserByID(ctx, name)
+	return u.Budget, err
 }
 
 func (a *app) printUser(u api.User) error {
@@ -112,7 +132,7 @@ func (a *app) printUser(u api.User) error {
 		a.warnOwners(v)
 	}
 	return a.print(result{json: u, name: u.ID, table: func(w io.Writer) {
-		facts(w, "name", u.Name, "id", u.ID, "role", u.Role, "status", statusWord(u.Status), "email", u.Email, "groups", strings.Join(u.Groups, " "), "first signed in", when(u.EnrolledAt), "created", when(&u.CreatedAt))
+		facts(w, "name", u.Name, "id", u.ID, "role", u.Role, "status", statusWord(u.Status), "email", u.Email, "groups", strings.Join(u.Groups, " "), "budget", budgetLine(u.Budget), "first signed in", when(u.EnrolledAt), "created", when(&u.CreatedAt))
 	}})
 }
 

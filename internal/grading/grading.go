@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"gradegate/internal/audit"
+	"gradegate/internal/budget"
 	"gradegate/internal/clock"
 	"gradegate/internal/fault"
 	"gradegate/internal/job"
@@ -54,6 +55,9 @@ type Gate interface {
 	Controls(who, service principal.ID) bool
 	// JobWish says what the present facts mean for a job.
 	JobWish(owner principal.ID, via token.ID, person int64) token.Wish
+	// Bounds are the budgets that bear at this moment on what is taken with a
+	// token, its owner's first.
+	Bounds(owner principal.ID, via token.ID) []budget.Bound
 	// HandleJob finds the job of a job handle or run token, whatever its state;
 	// empty if there is none.
 	HandleJob(token.Presented) string
@@ -235,10 +239,6 @@ func (g *Grading) admit(ctx context.Context, s *policy.Subject, owner principal.
 		State: job.Queued, Resources: c.Resources, CreatedAt: now,
 		Handle: h.Handle(g.Keys.Peppers()), Run: r.Handle(g.Keys.Peppers()),
 	}
-	q := Reservation{
-		Since: QuotaDay(now), PerDay: c.PerDay, Concurrent: c.Concurrent,
-		GPUSeconds: int64(c.Resources.GPUs) * int64(c.Resources.TimeLimit/time.Second),
-	}
 	var reply *JobReply
 	if key != nil {
 		reply = &JobReply{
@@ -251,6 +251,7 @@ func (g *Grading) admit(ctx context.Context, s *policy.Subject, owner principal.
 		return Submitted{}, err
 	}
 	sub.Owner = j.Owner
+	q := g.reservation(c, &j, sub, now) // behind the gate: a budget that was lowered holds once that is acknowledged
 	err = g.Store.InsertJob(ctx, j, sub, q, reply, g.submitEvent(s, j, sub, now))
 	release()
 	if err != nil && fault.CodeOf(err) == "reply_exists" {
@@ -259,7 +260,7 @@ func (g *Grading) admit(ctx context.Context, s *policy.Subject, owner principal.
 	if err != nil {
 		return Submitted{}, err
 	}
-	return Submitted{Detail: Detail{Job: j, Submission: sub}, Handle: handle, Warnings: warnings(s, c, now)}, nil
+	return Submitted{Detail: Detail{Job: j, Submission: sub}, Handle: handle, Warnings: append(warnings(s, c, now), g.low(ctx, q.Bounds, now)...)}, nil
 }
 
 func (g *Grading) submitEvent(s *policy.Subject, j job.Job, sub Submission, now time.Time) audit.Event {

@@ -120,7 +120,8 @@ func (g *Grading) Cancel(ctx context.Context, s *policy.Subject, id job.ID) (d D
 		}
 		e := g.event(s, audit.JobCancel, now)
 		e.Target, e.Owner = string(id), string(d.Job.Owner)
-		err = g.Store.ReplaceJob(ctx, d.Job, next, settlement(next, now), e)
+		next, settle := settled(next, now)
+		err = g.Store.ReplaceJob(ctx, d.Job, next, settle, e)
 		if err == nil {
 			d.Job = next
 			g.Nudge()
@@ -183,27 +184,6 @@ func (l *Log) ReadAt(p []byte, offset int64) (int, error) {
 // Close gives the place to the next one who wants to follow.
 func (l *Log) Close() { l.release() }
 
-// QuotaView is what a subject has used of a competition's limits.
-type QuotaView struct {
-	Competition Competition
-	Usage       Usage
-	ResetsAt    time.Time
-}
-
-// Quota tells the subject's use of a competition.
-func (g *Grading) Quota(ctx context.Context, s *policy.Subject, name string) (QuotaView, error) {
-	if err := policy.Decide(s, policy.QuotaRead, policy.Resource{Owner: s.Principal.ID, Competition: name}); err != nil {
-		return QuotaView{}, err
-	}
-	c, err := g.competition(ctx, name)
-	if err != nil {
-		return QuotaView{}, err
-	}
-	day := QuotaDay(g.Now())
-	u, err := g.Store.Usage(ctx, s.Principal.ID, name, day)
-	return QuotaView{Competition: c, Usage: u, ResetsAt: day.Add(24 * time.Hour)}, err
-}
-
 // Leaderboard gives the best job of each user, best first.
 func (g *Grading) Leaderboard(ctx context.Context, s *policy.Subject, name string, limit int) (Competition, []Standing, error) {
 	if err := policy.Decide(s, policy.CompetitionGet, policy.Resource{Competition: name}); err != nil {
@@ -216,23 +196,6 @@ func (g *Grading) Leaderboard(ctx context.Context, s *policy.Subject, name strin
 	rows, err := g.Store.Best(ctx, name, c.Metrics[0], higherIsBetter(c.Metrics[0]), limit)
 	return c, rows, err
 }
-
-// settlement is what a job takes from the quota when it ends as it is now;
-// nil while it goes on.
-func settlement(j job.Job, now time.Time) *Settlement {
-	if !j.State.Final() {
-		return nil
-	}
-	st := &Settlement{}
-	if !j.StartedAt.IsZero() {
-		st.GPUSeconds = int64(now.Sub(j.StartedAt)/time.Second) * int64(j.Resources.GPUs)
-	}
-	// What we broke, and what never ran, costs its owner nothing.
-	st.Refund = j.State == job.Failed && refundable[j.Reason] || j.State == job.Canceled && j.StartedAt.IsZero()
-	return st
-}
-
-var refundable = map[string]bool{"lost": true, "start_failed": true, "internal": true, "no_sandbox": true}
 
 // Result gives a job whose grade the subject may see.
 func (g *Grading) Result(ctx context.Context, s *policy.Subject, id job.ID) (Detail, error) {

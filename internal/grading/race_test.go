@@ -381,7 +381,7 @@ func TestHostileOutputAndLoss(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.rounds(t, 2)
-	used, err := h.Quota(t.Context(), ann, "c")
+	used, err := h.Quota(t.Context(), ann, "", "c")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -393,8 +393,8 @@ func TestHostileOutputAndLoss(t *testing.T) {
 	if j := h.state(t, lost.Job.ID, job.Failed); j.Reason != "lost" {
 		t.Errorf("%s", j.Reason)
 	}
-	if after, err := h.Quota(t.Context(), ann, "c"); err != nil || after.Usage.Submissions != used.Usage.Submissions-1 {
-		t.Errorf("a lost job costs quota: %+v then %+v %v", used.Usage, after.Usage, err)
+	if after, err := h.Quota(t.Context(), ann, "", "c"); err != nil || after.Competitions[0].Usage.Submissions != used.Competitions[0].Usage.Submissions-1 {
+		t.Errorf("a lost job costs quota: %+v then %+v %v", used.Competitions, after.Competitions, err)
 	}
 }
 

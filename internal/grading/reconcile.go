@@ -184,9 +184,7 @@ func (g *Grading) exited(ctx context.Context, j job.Job, r job.Report) error {
 		return err
 	}
 	next.Isolation, next.GPUs, next.ExitCode = r.Isolation, r.GPUs, r.ExitCode
-	if !r.StartedAt.IsZero() {
-		next.StartedAt = r.StartedAt
-	}
+	next = g.ran(next, r)
 	if err := g.replace(ctx, j, next); err != nil {
 		return err
 	}
@@ -194,6 +192,19 @@ func (g *Grading) exited(ctx context.Context, j job.Job, r job.Report) error {
 		return g.Executor.Forget(ctx, j.ID)
 	}
 	return g.grade(ctx, next)
+}
+
+// ran takes over when a program ran: it may have started without our having
+// heard of it, and grading takes no GPU.
+func (g *Grading) ran(j job.Job, r job.Report) job.Job {
+	if !r.StartedAt.IsZero() {
+		j.StartedAt = r.StartedAt
+	}
+	end := r.EndedAt
+	if end.IsZero() {
+		end = g.Now()
+	}
+	return j.Ran(j.StartedAt, end)
 }
 
 // stop makes a canceling job end, and records it once the executor confirms.
@@ -219,6 +230,7 @@ func (g *Grading) stop(ctx context.Context, j job.Job) error {
 	}
 	if r.Phase == job.PhaseExited {
 		next.Isolation, next.GPUs, next.ExitCode = r.Isolation, r.GPUs, r.ExitCode
+		next = g.ran(next, r)
 	}
 	if err := g.replace(ctx, j, next); err != nil {
 		return err
@@ -242,5 +254,6 @@ func (g *Grading) replace(ctx context.Context, j, next job.Job) error {
 		Target: string(j.ID), Owner: string(j.Owner), Reason: next.Reason,
 		Detail: map[string]string{"from": string(j.State), "to": string(next.State)},
 	}
-	return g.Store.ReplaceJob(ctx, j, next, settlement(next, now), e)
+	next, settle := settled(next, now)
+	return g.Store.ReplaceJob(ctx, j, next, settle, e)
 }

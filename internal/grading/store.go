@@ -5,8 +5,10 @@ import (
 	"time"
 
 	"gradegate/internal/audit"
+	"gradegate/internal/budget"
 	"gradegate/internal/job"
 	"gradegate/internal/principal"
+	"gradegate/internal/token"
 )
 
 // Store is what grading needs of the jobs database. All methods may be called
@@ -35,6 +37,10 @@ type Store interface {
 	Submission(ctx context.Context, id string) (Submission, error)
 	// Usage is what the owner has used or reserved in a competition since then.
 	Usage(ctx context.Context, owner principal.ID, competition string, since time.Time) (Usage, error)
+	// Spending is how much of each bound is taken, in their order.
+	Spending(ctx context.Context, bounds []budget.Bound, now time.Time) ([]Spending, error)
+	// QuotaLines lists the quota ledger, newest first.
+	QuotaLines(ctx context.Context, f LineFilter) ([]QuotaLine, error)
 	// JobReply finds the job that was made for an Idempotency-Key.
 	JobReply(ctx context.Context, key [32]byte, now time.Time) (JobReply, error)
 }
@@ -77,13 +83,51 @@ type Reservation struct {
 	Since              time.Time
 	PerDay, Concurrent int
 	GPUSeconds         int64 // the most that it can use
+	// Bounds are the budgets that hold inside the transaction as well. It is
+	// booked on the account of each, and on its owner's.
+	Bounds []budget.Bound
+	// Family is that of the token, for the record.
+	Family token.Family
 }
 
 // Settlement is what a job really took.
 type Settlement struct {
 	GPUSeconds int64
-	// Refund gives the submission back: the failure was ours.
+	// Refund gives the submission back: the failure was ours, or it never ran.
 	Refund bool
+	Reason string // one stable word
+}
+
+// Spending is how much of a bound is taken, and when all of it is free again.
+type Spending struct {
+	budget.State
+	// FreeAt is at the latest, if nothing more is submitted, and what waits
+	// starts at once and takes all that it may; zero: nothing is taken.
+	FreeAt time.Time
+}
+
+// QuotaLine is one line of the quota ledger, which is only ever appended to.
+// The sum of all lines of an account is what it has taken.
+type QuotaLine struct {
+	N           int64  // rises
+	Kind        string // "reserve", "settle" or "refund"
+	Reason      string // "submitted", and what became of the job
+	Job         job.ID
+	Owner       principal.ID
+	Family      token.Family // of the token that submitted it
+	Competition string
+	At          time.Time
+	Submissions int
+	GPUSeconds  int64
+}
+
+// LineFilter selects lines of one account. Zero members do not filter.
+type LineFilter struct {
+	Account      string // a principal, or where the use of a token is booked
+	Competitions []string
+	Job          job.ID
+	Before       int64 // only older ones: the cursor
+	Limit        int
 }
 
 // Usage is the state of a quota.

@@ -20,9 +20,6 @@ type (
 		ByID
 		Limit int `query:"limit" minimum:"1" maximum:"1000" default:"100" doc:"Rows"`
 	}
-	quotaIn struct {
-		Competition string `query:"competition" required:"true" maxLength:"63"`
-	}
 )
 
 func (q *quotaIn) contest() string { return q.Competition }
@@ -67,18 +64,6 @@ func (a *API) leaderboard(ctx context.Context, s *policy.Subject, in *leaderboar
 		})
 	}
 	return out, nil
-}
-
-func (a *API) quota(ctx context.Context, s *policy.Subject, in *quotaIn) (api.Quota, error) {
-	q, err := a.Grading.Quota(ctx, s, in.Competition)
-	if err != nil {
-		return api.Quota{}, err
-	}
-	return api.Quota{
-		Competition: q.Competition.Name, ResetsAt: q.ResetsAt, GPUHours: float64(q.Usage.GPUSeconds) / 3600,
-		Submissions: api.Used{Used: q.Usage.Submissions, Limit: q.Competition.PerDay},
-		Concurrent:  api.Used{Used: q.Usage.Concurrent, Limit: q.Competition.Concurrent},
-	}, nil
 }
 
 // competitionFile sends a public file.

@@ -143,7 +143,7 @@ func TestCompetition(t *testing.T) {
 			t.Errorf("%d %s", a.status, a.body)
 		}
 	}
-	if a := w.ask(t, get, "/v1/quota?competition=iris", w.ann, ""); a.status != 200 || a.json["submissions"].(map[string]any)["limit"] != 3.0 {
+	if a := w.ask(t, get, "/v1/quota?competition=iris", w.ann, ""); a.status != 200 || !strings.Contains(a.body, `"submissions":{"used":1,"limit":3}`) {
 		t.Errorf("%d %s", a.status, a.body)
 	}
 	if a := w.ask(t, get, "/v1/competitions/iris/leaderboard", w.ann, ""); a.status != 200 || a.json["metric"] != "accuracy" {

@@ -29,6 +29,9 @@ func (a *API) narrowToken(ctx context.Context, s *policy.Subject, in *narrowIn) 
 	if n.Version, err = ifMatch(in.IfMatch); err != nil {
 		return api.Token{}, err
 	}
+	if n.Budget, err = readBudget(b.Budget); err != nil {
+		return api.Token{}, err
+	}
 	if b.AllowedCIDRs != nil {
 		if n.CIDRs, err = networks(b.AllowedCIDRs); err != nil {
 			return api.Token{}, err
@@ -52,7 +55,7 @@ func (a *API) ensureToken(ctx context.Context, s *policy.Subject, in *ensureIn) 
 	if e := in.Body; e != nil {
 		b = api.CreateToken{
 			Name: in.ID, Scopes: e.Scopes, Competitions: e.Competitions, ExpiresIn: e.ExpiresIn, ExpiresAt: e.ExpiresAt,
-			AllowedCIDRs: e.AllowedCIDRs, Note: e.Note,
+			AllowedCIDRs: e.AllowedCIDRs, Budget: e.Budget, Note: e.Note,
 		}
 	}
 	c, err := readCreate(b)

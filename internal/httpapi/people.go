@@ -76,6 +76,13 @@ func (a *API) updateUser(ctx context.Context, s *policy.Subject, in *updateUserI
 		}
 		u.Role = &role
 	}
+	if in.Body.Budget != nil {
+		b, err := readBudget(in.Body.Budget)
+		if err != nil {
+			return api.User{}, err
+		}
+		u.Budget = &b
+	}
 	return a.userWithStrands(a.Authority.UpdateUser(ctx, s, in.ID, u))
 }
 

@@ -101,6 +101,9 @@ func readRules(b api.Rules) (r policy.Rules, err error) {
 		return r, fault.New(fault.Invalid, "policy_invalid", "leaks is revoke or quarantine.").WithFix("Use one of: revoke, quarantine")
 	}
 	r.SessionsOnly.On, r.MaxPersonal, r.Observe = b.SessionsOnly, b.MaxPerUser, b.Observe
+	if r.Budget, err = readBudget(b.Budget); err != nil {
+		return r, err
+	}
 	r.Networks, err = networks(b.AllowedCIDRs)
 	return r, err
 }
@@ -120,6 +123,7 @@ func viewRules(r policy.Rules) api.Rules {
 	out := api.Rules{
 		Lifetime: spanText(r.Lifetime), MaxLifetime: spanText(r.MaxLifetime.Span), Idle: spanText(r.Idle.Span), ServiceIdle: spanText(r.ServiceIdle.Span),
 		Unused: spanText(r.Unused.Span), RotateAfter: spanText(r.RotateAfter.Span), SessionsOnly: r.SessionsOnly.On, MaxPerUser: r.MaxPersonal, Observe: r.Observe,
+		Budget: viewBudget(r.Budget),
 	}
 	if r.RotateAfter.Span > 0 {
 		out.Rotation = "warn"

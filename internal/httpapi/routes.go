@@ -114,6 +114,8 @@ func table() []route {
 		{post, "/v1/users/{id}/suspend", "suspendUser", Changing, changes | tightens | admins, &policy.UserManage, "Stop everything of a user until resumed", handle((*API).suspendUser)},
 		{post, "/v1/users/{id}/resume", "resumeUser", Changing, changes | admins, &policy.UserManage, "Let a suspended user go on", handle((*API).resumeUser)},
 		{post, "/v1/users/{id}/offboard", "offboardUser", Changing, changes | tightens | admins, &policy.UserManage, "End everything of a leaver", handle((*API).offboardUser)},
+		{post, "/v1/users/{id}/grants", "grantQuota", Changing, changes | creates | created | admins, &policy.UserManage, "Raise what bounds a user for a while", handle((*API).grantQuota)},
+		{del, "/v1/users/{id}/grants/{grant}", "endGrant", Changing, changes | admins, &policy.UserManage, "End a grant before its time", handle((*API).endGrant)},
 		{post, "/v1/users/{id}/revoke-all", "revokeAllOfUser", Changing, changes | tightens | admins, &policy.UserManage, "End all tokens of a user", handle((*API).revokeAllOfUser)},
 
 		{get, "/v1/policies", "listPolicies", Reading, admins, &policy.PolicyRead, "List the policies", handle((*API).listPolicies)},
@@ -132,7 +134,8 @@ func table() []route {
 		{get, "/v1/competitions/{id}/leaderboard", "getLeaderboard", Reading, 0, &policy.CompetitionGet, "Show the best of each user", handle((*API).leaderboard)},
 		{get, "/v1/competitions/{id}/files/{name...}", "getCompetitionFile", Reading, long, &policy.CompetitionGet, "Fetch a public file", stream((*API).competitionFile, binaryAnswer)},
 		{post, "/v1/competitions/{id}/jobs", "submitJob", Submitting, changes | creates | accepted | long, &policy.JobSubmit, "Hand in a submission", stream((*API).submit, submitForm)},
-		{get, "/v1/quota", "getQuota", Reading, 0, &policy.QuotaRead, "Show what is left of one's quota", handle((*API).quota)},
+		{get, "/v1/quota", "getQuota", Reading, 0, &policy.QuotaRead, "Show what is left of one's quotas and budgets", handle((*API).quota)},
+		{get, "/v1/quota/entries", "listQuotaEntries", Reading, 0, &policy.QuotaRead, "List what was charged and given back, newest first", handle((*API).quotaEntries)},
 
 		{get, "/v1/jobs", "listJobs", Reading, late, nil, "List jobs, newest first", handle((*API).listJobs)},
 		{get, "/v1/jobs/{id}", "getJob", Reading, late, nil, "Show a job", handle((*API).getJob)},

@@ -113,6 +113,9 @@ func readCreate(b api.CreateToken) (authority.Create, error) {
 	if c.Lifetime, err = duration(b.ExpiresIn); err != nil {
 		return c, err
 	}
+	if c.Budget, err = readBudget(b.Budget); err != nil {
+		return c, err
+	}
 	c.CIDRs, err = networks(b.AllowedCIDRs)
 	return c, err
 }

@@ -62,7 +62,9 @@ func (a *API) viewToken(ctx context.Context, t token.Token) (api.Token, error) {
 	if err != nil {
 		return api.Token{}, err
 	}
+	spent, most := a.budgetOf(ctx, v)
 	out := api.Token{
+		Budget: spent, AtMost: most,
 		ID: string(t.ID), Kind: t.Kind.String(), Name: t.Name, UserID: string(t.Owner), State: string(v.State), Reason: string(t.Reason),
 		Scopes: some(t.Scopes), Competitions: allOr(t.Competitions), AllowedCIDRs: []string{}, Note: t.Note,
 		CreatedAt: t.IssuedAt, CreatedBy: t.IssuedBy, Renewal: string(t.Renewal), RevokedAt: instant(t.RevokedAt),
@@ -180,7 +182,7 @@ func (a *API) viewIssued(ctx context.Context, i authority.Issued) (api.Issued, e
 
 func viewUser(p principal.Principal) api.User {
 	return api.User{
-		ID: string(p.ID), Name: p.Name, Email: p.Email, Kind: string(p.Kind), Role: string(p.Role), Status: string(p.Status), Groups: some(p.Groups),
+		ID: string(p.ID), Name: p.Name, Email: p.Email, Kind: string(p.Kind), Role: string(p.Role), Status: string(p.Status), Groups: some(p.Groups), Budget: viewBudget(p.Budget),
 		EnrolledAt: instant(p.Enrolled), CreatedAt: p.CreatedAt, ETag: versionTag(p.Version),
 	}
 }
@@ -208,8 +210,11 @@ func (a *API) viewJob(s *policy.Subject, d grading.Detail) api.Job {
 		ID: string(j.ID), Competition: j.Competition, UserID: string(j.Owner), SubmittedByUser: string(j.Owner), TokenID: string(j.Via), SubmittedBy: j.SubmittedBy,
 		Labels: j.Labels, State: string(j.State), Reason: j.Reason, Detail: j.Detail,
 		Submission: api.Submission{ID: sub.ID, Kind: sub.Kind, Name: sub.Name, SHA256: sub.Digest, Size: sub.Size, Entry: sub.Entry},
-		Resources:  viewResources(j.Resources), Isolation: j.Isolation, GPUs: j.GPUs,
+		Resources:  viewResources(j.Resources), Isolation: j.Isolation, GPUs: j.GPUs, GPUSeconds: j.GPUSeconds,
 		CreatedAt: j.CreatedAt, StartedAt: instant(j.StartedAt), EndedAt: instant(j.EndedAt), ETag: versionTag(j.Version),
+	}
+	if !j.State.Final() && sub.Kind == grading.Program {
+		out.Reserved = int64(j.Resources.GPUTime() / time.Second)
 	}
 	if j.Submitter != "" {
 		actor, _ := a.Table.Principal(j.Submitter)

@@ -201,7 +201,7 @@ func TestQueries(t *testing.T) {
 	for path, code := range map[string]string{
 		"/v1/tokens?limit=0": "request_invalid", "/v1/tokens?limit=zzz9": "request_invalid", "/v1/tokens?limti=3": "request_invalid",
 		"/v1/tokens?cursor=zzz9": "cursor_invalid", "/v1/jobs?cursor=zzz9": "cursor_invalid", "/v1/jobs?state=zzz9": "request_invalid",
-		"/v1/quota": "request_invalid", "/v1/jobs/x/logs?offset=-1": "query_invalid", "/v1/jobs/x/logs?follow=zzz9": "query_invalid",
+		"/v1/quota?competiton=iris": "request_invalid", "/v1/quota/entries?cursor=zzz9": "cursor_invalid", "/v1/jobs/x/logs?offset=-1": "query_invalid", "/v1/jobs/x/logs?follow=zzz9": "query_invalid",
 	} {
 		a := w.ask(t, get, path, w.ann, "")
 		if a.status != 400 || a.code() != code || strings.Contains(a.body, "zzz9") {

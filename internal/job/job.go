@@ -97,6 +97,10 @@ type Job struct {
 	LeaseBy    string
 	Attempts   int
 
+	// GPUSeconds is what it has used of its GPUs, as far as that is charged: no
+	// more than was reserved for it, and nothing if it was given back.
+	GPUSeconds int64
+
 	CreatedAt, StartedAt, EndedAt time.Time
 	// Scores are the grade, by metric; nil until it succeeded.
 	Scores map[string]float64
@@ -112,6 +116,9 @@ type Resources struct {
 	LogBytes    int64         `json:"log_bytes" yaml:"log_bytes"`
 	Processes   int           `json:"processes" yaml:"processes"`
 }
+
+// GPUTime is the most that all GPUs of one job work together.
+func (r Resources) GPUTime() time.Duration { return time.Duration(r.GPUs) * r.TimeLimit }
 
 // Spec is what an executor needs to know to run one job.
 type Spec struct {
@@ -180,6 +187,17 @@ func (j Job) Cancel(reason string, now time.Time) (Job, bool, error) {
 	}
 	c, err := j.To(Canceling, reason, "", now)
 	return c, err == nil, err
+}
+
+// Ran returns the job with what it has used of its GPUs between two instants.
+// A second that was begun counts, and what comes after the time limit is ours.
+func (j Job) Ran(from, to time.Time) Job {
+	if from.IsZero() || j.Resources.GPUs == 0 {
+		return j
+	}
+	ran := min(max(to.Sub(from), 0), j.Resources.TimeLimit)
+	j.GPUSeconds = int64((ran+time.Second-1)/time.Second) * int64(j.Resources.GPUs)
+	return j
 }
 
 // Leak returns the job with the secret of that kind ended. A second report

@@ -46,6 +46,7 @@ var layer = map[string]int{
 	"gradegate/internal/keys":      0,
 	"gradegate/internal/clock":     0,
 	"gradegate/internal/config":    0,
+	"gradegate/internal/budget":    0,
 	"gradegate/api":                0,
 	"gradegate/examples":           0,
 }

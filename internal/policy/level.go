@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"gradegate/internal/budget"
 	"gradegate/internal/fault"
 	"gradegate/internal/token"
 )
@@ -19,6 +20,8 @@ type Rules struct {
 	Lifetime time.Duration
 	// MaxPersonal is how many personal tokens a person may have (R3.1).
 	MaxPersonal int
+	// Budget is what each person may take, all tokens together.
+	Budget budget.Budget
 	// Networks are where its people's tokens may be used from; Observe only
 	// marks a use from elsewhere and does not refuse it.
 	Networks []netip.Prefix
@@ -189,6 +192,7 @@ func (r Rules) over(base Rules) Rules {
 	if r.SessionsOnly.On {
 		out.SessionsOnly = r.SessionsOnly
 	}
+	out.Budget = r.Budget.Or(base.Budget)
 	out.Quarantine = r.Quarantine || base.Quarantine
 	if len(r.Networks) > 0 {
 		out.Networks, out.Observe = r.Networks, r.Observe
@@ -285,7 +289,7 @@ func (r Rules) Check(level string) error {
 	case r.Quarantine && level != token.Platform:
 		return fault.New(fault.Invalid, "policy_invalid", "What becomes of a reported token is for the platform to say.").WithFix("Set it there: gradegate policy set platform")
 	}
-	return nil
+	return r.Budget.Check()
 }
 
 // Summary is the level in one line, for the record.
@@ -318,6 +322,9 @@ func (r Rules) summary() string {
 	}
 	if r.MaxPersonal > 0 {
 		add("max_per_user", strconv.Itoa(r.MaxPersonal))
+	}
+	if !r.Budget.IsZero() {
+		add("budget", "("+r.Budget.String()+")")
 	}
 	for _, p := range r.Networks {
 		add("network", p.String())

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"gradegate/internal/budget"
 	"gradegate/internal/fault"
 )
 
@@ -86,6 +87,10 @@ type Principal struct {
 	CancelBefore int64
 	// Groups are the names of the groups whose policies bear on its tokens.
 	Groups []string
+	// Budget is what an administrator bounds this principal to, all tokens
+	// together; grants raise that, and what policies allow.
+	Budget budget.Budget
+	Grants []budget.Grant
 	// Left are the groups that it is not in any more, as far back as that decides
 	// when a service lost its last owner.
 	Left []Departure

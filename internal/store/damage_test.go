@@ -60,7 +60,7 @@ func TestTamperedRows(t *testing.T) {
 	for name, statement := range map[string]string{
 		"a revocation is lifted":     "UPDATE tokens SET standing = 'standard', reason = '', revoked_at = 0 WHERE standing = 'revoked'",
 		"a token is deleted":         "DELETE FROM tokens WHERE standing = 'revoked'",
-		"a row is copied":            "INSERT INTO principals SELECT 'usr_mallory', version, 'mallory', email, kind, 'admin', status, epoch_credentials, epoch_person, enrolled, cancel_jobs, created_at, changed_at, mac, mac_version, key_id, member_of, left_groups, inactive_since, owners, owner_group, owned_since FROM principals WHERE name LIKE 'ann%'",
+		"a row is copied":            "INSERT INTO principals SELECT 'usr_mallory', version, 'mallory', email, kind, 'admin', status, epoch_credentials, epoch_person, enrolled, cancel_jobs, created_at, changed_at, mac, mac_version, key_id, member_of, budget, left_groups, inactive_since, owners, owner_group, owned_since FROM principals WHERE name LIKE 'ann%'",
 		"an owner is slipped in":     `UPDATE principals SET owners = '["usr_mallory"]' WHERE kind = 'service'`,
 		"a withdrawal is undone":     "UPDATE consents SET ended_at = 0 WHERE ended_at > 0",
 		"a consent is prolonged":     "UPDATE consents SET until = until + 1000000",

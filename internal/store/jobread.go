@@ -166,26 +166,6 @@ func (j *Jobs) Submission(ctx context.Context, id string) (grading.Submission, e
 	return s, j.absent(err, errNoSubmission)
 }
 
-// Usage implements grading.Store.
-func (j *Jobs) Usage(ctx context.Context, owner principal.ID, competition string, since time.Time) (grading.Usage, error) {
-	u, err := usage(ctx, j.db.read, owner, competition, since)
-	return u, j.db.trouble(err)
-}
-
-// usage sums the quota ledger over the window; what runs now counts whenever
-// it was admitted.
-func usage(ctx context.Context, q querier, owner principal.ID, competition string, since time.Time) (u grading.Usage, err error) {
-	err = q.QueryRowContext(ctx, `SELECT COALESCE(SUM(submissions), 0), COALESCE(SUM(gpu_seconds), 0)
-		FROM quota WHERE owner = $1 AND competition = $2 AND at >= $3`,
-		string(owner), competition, clock.Micros(since)).Scan(&u.Submissions, &u.GPUSeconds)
-	if err != nil {
-		return u, err
-	}
-	err = q.QueryRowContext(ctx, "SELECT COUNT(*) FROM jobs WHERE owner = $1 AND competition = $2 AND live = 1",
-		string(owner), competition).Scan(&u.Concurrent)
-	return u, err
-}
-
 // JobReply implements grading.Store. A missing or lapsed one is NotFound.
 func (j *Jobs) JobReply(ctx context.Context, key [32]byte, now time.Time) (grading.JobReply, error) {
 	r := grading.JobReply{Key: key}

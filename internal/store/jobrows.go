@@ -31,6 +31,7 @@ type jobBody struct {
 	Attempts    int                `json:"attempts,omitempty"`
 	StartedAt   int64              `json:"started_at,omitempty"`
 	Scores      map[string]float64 `json:"scores,omitempty"`
+	GPUSeconds  int64              `json:"gpu_seconds,omitempty"`
 	// Leaked secrets, by kind.
 	Args         []string `json:"args,omitempty"`
 	HandleLeaked bool     `json:"handle_leaked,omitempty"`
@@ -57,7 +58,7 @@ func jobToRow(x job.Job, changed time.Time) (*jobRow, error) {
 		SubmitterEpoch: x.SubmitterEpoch, Consent: x.Consent, SubmittedBy: x.SubmittedBy, Labels: x.Labels, Reason: x.Reason, Detail: x.Detail,
 		Resources: x.Resources, Isolation: x.Isolation, GPUs: x.GPUs, ExitCode: x.ExitCode,
 		LeaseUntil: clock.Micros(x.LeaseUntil), LeaseBy: x.LeaseBy, Attempts: x.Attempts, StartedAt: clock.Micros(x.StartedAt),
-		Scores: x.Scores, Args: x.Args, HandleLeaked: x.HandleLeaked, RunLeaked: x.RunLeaked,
+		Scores: x.Scores, GPUSeconds: x.GPUSeconds, Args: x.Args, HandleLeaked: x.HandleLeaked, RunLeaked: x.RunLeaked,
 	})
 	if err != nil { // a score that is no number
 		return nil, fault.Wrap(fault.Internal, "job_record", "The job's record cannot be written.", err)
@@ -88,7 +89,7 @@ func (r *jobRow) job() (job.Job, error) {
 		Via: token.ID(r.Via), Person: r.Person, SubmittedBy: b.SubmittedBy, Labels: b.Labels,
 		State: job.State(r.State), Reason: b.Reason, Detail: b.Detail, Resources: b.Resources, Isolation: b.Isolation, GPUs: b.GPUs,
 		ExitCode: b.ExitCode, LeaseUntil: clock.Micro(b.LeaseUntil), LeaseBy: b.LeaseBy, Attempts: b.Attempts,
-		CreatedAt: clock.Micro(r.Created), StartedAt: clock.Micro(b.StartedAt), EndedAt: clock.Micro(r.Ended), Scores: b.Scores,
+		CreatedAt: clock.Micro(r.Created), StartedAt: clock.Micro(b.StartedAt), EndedAt: clock.Micro(r.Ended), Scores: b.Scores, GPUSeconds: b.GPUSeconds,
 		Handle: handleOf(r.HandleID, r.HandleDigest), Run: handleOf(r.RunID, r.RunDigest),
 		Submitter: principal.ID(r.Submitter), SubmitterEpoch: b.SubmitterEpoch, Consent: b.Consent,
 		Args: b.Args, HandleLeaked: b.HandleLeaked, RunLeaked: b.RunLeaked,

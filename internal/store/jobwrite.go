@@ -68,9 +68,8 @@ func (j *Jobs) oneRow(res sql.Result, err error, refusal *fault.Error) error {
 	return nil
 }
 
-// InsertJob implements grading.Store. The quota is judged and taken in the same
-// transaction as the job is admitted, behind a row that only one admission of
-// this person in this competition holds at a time.
+// InsertJob implements grading.Store. Quotas and budgets are judged and taken in
+// the same transaction as the job is admitted.
 func (j *Jobs) InsertJob(ctx context.Context, x job.Job, s grading.Submission, q grading.Reservation, r *grading.JobReply, e audit.Event) error {
 	row, err := jobToRow(x, x.CreatedAt)
 	if err != nil {
@@ -112,43 +111,6 @@ func (j *Jobs) insertReply(ctx context.Context, tx *sql.Tx, r *grading.JobReply,
 	return j.oneRow(res, err, authority.ErrReplyExists)
 }
 
-// reserve takes from the quota, or refuses with what is left and when there is
-// more.
-func (j *Jobs) reserve(ctx context.Context, tx *sql.Tx, x *job.Job, q grading.Reservation) error {
-	_, err := tx.ExecContext(ctx, `INSERT INTO quota_gates (owner, competition, n) VALUES ($1, $2, 1)
-		ON CONFLICT (owner, competition) DO UPDATE SET n = quota_gates.n + 1`, string(x.Owner), x.Competition)
-	if err != nil {
-		return j.db.trouble(err)
-	}
-	u, err := usage(ctx, tx, x.Owner, x.Competition, q.Since)
-	if err != nil {
-		return j.db.trouble(err)
-	}
-	resets := q.Since.Add(24 * time.Hour)
-	switch {
-	case q.PerDay > 0 && u.Submissions >= q.PerDay:
-		return fault.New(fault.Limited, "quota_submissions", "You have used all %d submissions of this day in %s.", q.PerDay, x.Competition).
-			With("limit", q.PerDay).With("used", u.Submissions).With("resets_at", resets).
-			WithRetry(max(time.Second, resets.Sub(x.CreatedAt))).
-			WithFix("Wait until %s; what you have left is shown by: gradegate job quota %s", resets.UTC().Format("2006-01-02 15:04 MST"), x.Competition)
-	case q.Concurrent > 0 && u.Concurrent >= q.Concurrent:
-		return fault.New(fault.Limited, "quota_concurrent", "You have %d jobs under way in %s, and no more are allowed at once.", u.Concurrent, x.Competition).
-			With("limit", q.Concurrent).With("used", u.Concurrent).With("resets_at", nil).
-			WithFix("Wait for one to end (gradegate job list) or cancel one: gradegate cancel JOB")
-	}
-	return j.book(ctx, tx, x, 0, "reserve", 1, q.GPUSeconds)
-}
-
-func (j *Jobs) book(ctx context.Context, tx *sql.Tx, x *job.Job, closes int, kind string, submissions int, gpuSeconds int64) error {
-	_, err := tx.ExecContext(ctx, `INSERT INTO quota (job, closes, kind, owner, competition, at, submissions, gpu_seconds)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`,
-		string(x.ID), closes, kind, string(x.Owner), x.Competition, clock.Micros(x.CreatedAt), submissions, gpuSeconds)
-	if err != nil {
-		return j.db.conflict(err)
-	}
-	return nil
-}
-
 // ReplaceJob implements grading.Store. The step into a final state settles the
 // reservation and books the scores, once.
 func (j *Jobs) ReplaceJob(ctx context.Context, old, is job.Job, settle *grading.Settlement, e audit.Event) error {
@@ -168,29 +130,11 @@ func (j *Jobs) ReplaceJob(ctx context.Context, old, is job.Job, settle *grading.
 		if err := j.oneRow(res, err, authority.ErrMoved); err != nil || !ends {
 			return err
 		}
-		if err := j.settle(ctx, tx, &is, settle); err != nil {
+		if err := j.settle(ctx, tx, &is, settle, e.At); err != nil {
 			return err
 		}
 		return j.score(ctx, tx, &is)
 	})
-}
-
-// settle appends what the job really took, as the difference to what it had
-// reserved.
-func (j *Jobs) settle(ctx context.Context, tx *sql.Tx, x *job.Job, s *grading.Settlement) error {
-	if s == nil {
-		return j.book(ctx, tx, x, 1, "settle", 0, 0)
-	}
-	var reserved int64
-	err := tx.QueryRowContext(ctx, "SELECT COALESCE(SUM(gpu_seconds), 0) FROM quota WHERE job = $1 AND closes = 0", string(x.ID)).Scan(&reserved)
-	if err != nil {
-		return j.db.trouble(err)
-	}
-	kind, submissions := "settle", 0
-	if s.Refund {
-		kind, submissions = "refund", -1
-	}
-	return j.book(ctx, tx, x, 1, kind, submissions, s.GPUSeconds-reserved)
 }
 
 func (j *Jobs) score(ctx context.Context, tx *sql.Tx, x *job.Job) error {

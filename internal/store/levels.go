@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"net/netip"
 
+	"gradegate/internal/budget"
 	"gradegate/internal/clock"
 	"gradegate/internal/policy"
 	"gradegate/internal/token"
@@ -40,6 +41,7 @@ type rulesBody struct {
 	Enforced     dated    `json:"enforced,omitzero"`
 	SessionsOnly *int64   `json:"sessions_only,omitempty"` // since when
 	MaxPersonal  int      `json:"max_personal,omitempty"`
+	Budget       string   `json:"budget,omitempty"`
 	Networks     []string `json:"networks,omitempty"`
 	Observe      bool     `json:"observe,omitempty"`
 	Quarantine   bool     `json:"quarantine,omitempty"`
@@ -72,7 +74,7 @@ func rulesToBody(r policy.Rules) *rulesBody {
 		Since: clock.Micros(r.Since), Lifetime: r.Lifetime.Microseconds(), MaxLifetime: limitToBody(r.MaxLifetime),
 		Idle: limitToBody(r.Idle), ServiceIdle: limitToBody(r.ServiceIdle), Unused: limitToBody(r.Unused),
 		RotateAfter: limitToBody(r.RotateAfter), Enforced: limitToBody(r.Enforced), MaxPersonal: r.MaxPersonal,
-		Observe: r.Observe, Quarantine: r.Quarantine,
+		Budget: budgetToText(r.Budget, nil), Observe: r.Observe, Quarantine: r.Quarantine,
 	}
 	if r.SessionsOnly.On {
 		since := clock.Micros(r.SessionsOnly.Since)
@@ -90,7 +92,7 @@ func (r *levelRow) level() policy.Level {
 	l := policy.Level{Name: r.Name, Version: r.Version, ChangedAt: clock.Micro(r.ChangedAt)}
 	var b levelBody
 	if err := json.Unmarshal([]byte(r.Body), &b); err != nil || b.Rules == nil {
-		l.Rules = policy.Rules{Terms: token.Terms{Level: l.Name, SessionsOnly: token.Flag{On: true}}, MaxPersonal: 1}
+		l.Rules = policy.Rules{Terms: token.Terms{Level: l.Name, SessionsOnly: token.Flag{On: true}}, MaxPersonal: 1, Budget: budget.Nothing}
 		return l
 	}
 	l.Rules = b.Rules.rules(r.Name)
@@ -108,6 +110,7 @@ func (b *rulesBody) rules(level string) policy.Rules {
 		},
 		Lifetime: micros(b.Lifetime), MaxPersonal: b.MaxPersonal, Observe: b.Observe, Quarantine: b.Quarantine,
 	}
+	r.Budget, _ = budgetOfText(b.Budget)
 	if b.SessionsOnly != nil {
 		r.SessionsOnly = token.Flag{On: true, Since: clock.Micro(*b.SessionsOnly)}
 	}

@@ -12,6 +12,7 @@ import (
 
 	"gradegate/internal/audit"
 	"gradegate/internal/authn"
+	"gradegate/internal/budget"
 	"gradegate/internal/clock"
 	"gradegate/internal/fault"
 	"gradegate/internal/grading"
@@ -228,8 +229,9 @@ func TestMixedDecisionsLoosen(t *testing.T) {
 // errKilledDisk is a ledger's disk that is gone.
 var errKilledDisk = errors.New("no such disk")
 
-// TestQuotaAcrossNodes: the quota holds although the nodes know nothing of one
-// another.
+// TestQuotaAcrossNodes: quotas and budgets hold although the nodes know nothing
+// of one another (B9): of two people the one is stopped by the competition, the
+// other by his token.
 func TestQuotaAcrossNodes(t *testing.T) {
 	t.Parallel()
 	url := storetest.PostgresURL(t)
@@ -248,12 +250,17 @@ func TestQuotaAcrossNodes(t *testing.T) {
 		wg.Go(func() {
 			x, sub := storetest.Job(principal.ID(fmt.Sprint("usr_", i/2%2)), "mnist")
 			q := grading.Reservation{Since: storetest.T0, PerDay: 15}
+			code := "quota_exceeded"
+			if x.Owner == "usr_1" {
+				code, q.PerDay, q.GPUSeconds = "budget_exceeded", 0, 600
+				q.Bounds = []budget.Bound{{Account: string(x.Owner)}, {Account: "fam_1", Level: budget.TokenLevel, Budget: budget.Budget{GPU: 150 * time.Minute, Per: budget.Day}}}
+			}
 			err := nodes[i%2].InsertJob(t.Context(), x, sub, q, nil, storetest.Event(audit.JobSubmit, "x"))
 			if err == nil {
 				admitted.Add(1)
 				return
 			}
-			storetest.WantCode(t, err, fault.Limited, "quota_submissions")
+			storetest.WantCode(t, err, fault.Limited, code)
 		})
 	}
 	wg.Wait()

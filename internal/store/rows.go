@@ -35,6 +35,7 @@ type principalRow struct {
 	Owners           list   `json:"owners,omitempty"`
 	OwnerGroup       string `json:"owner_group,omitempty"`
 	OwnedSince       int64  `json:"owned_since,omitempty"`
+	Budget           string `json:"budget,omitempty"`
 }
 
 func (r *principalRow) spec() *table { return principalsTable }
@@ -42,7 +43,7 @@ func (r *principalRow) spec() *table { return principalsTable }
 func (r *principalRow) fields() []any {
 	return []any{&r.ID, &r.Version, &r.Name, &r.Email, &r.Kind, &r.Role, &r.Status, &r.EpochCredentials,
 		&r.EpochPerson, &r.Enrolled, &r.CancelBefore, &r.CreatedAt, &r.ChangedAt, &r.Groups,
-		&r.Left, &r.InactiveSince, &r.Owners, &r.OwnerGroup, &r.OwnedSince}
+		&r.Left, &r.InactiveSince, &r.Owners, &r.OwnerGroup, &r.OwnedSince, &r.Budget}
 }
 
 func principalToRow(p principal.Principal) *principalRow {
@@ -52,6 +53,7 @@ func principalToRow(p principal.Principal) *principalRow {
 		Enrolled: clock.Micros(p.Enrolled), CancelBefore: p.CancelBefore,
 		CreatedAt: clock.Micros(p.CreatedAt), ChangedAt: clock.Micros(p.ChangedAt), Groups: p.Groups,
 		InactiveSince: clock.Micros(p.InactiveSince), OwnerGroup: p.OwnerGroup, OwnedSince: clock.Micros(p.OwnedSince),
+		Budget: budgetToText(p.Budget, p.Grants),
 	}
 	for _, d := range p.Left {
 		r.Left = append(r.Left, d.Group+" "+strconv.FormatInt(clock.Micros(d.At), 10))
@@ -63,6 +65,7 @@ func principalToRow(p principal.Principal) *principalRow {
 }
 
 func (r *principalRow) principal() principal.Principal {
+	b, grants := budgetOfText(r.Budget)
 	p := principal.Principal{
 		ID: principal.ID(r.ID), Version: r.Version, Name: r.Name, Email: r.Email, Kind: principal.Kind(r.Kind),
 		Role: principal.Role(r.Role), Status: principal.Status(r.Status),
@@ -70,6 +73,7 @@ func (r *principalRow) principal() principal.Principal {
 		Enrolled: clock.Micro(r.Enrolled), CancelBefore: r.CancelBefore,
 		CreatedAt: clock.Micro(r.CreatedAt), ChangedAt: clock.Micro(r.ChangedAt), Groups: r.Groups,
 		InactiveSince: clock.Micro(r.InactiveSince), OwnerGroup: r.OwnerGroup, OwnedSince: clock.Micro(r.OwnedSince),
+		Budget: b, Grants: grants,
 	}
 	for _, text := range r.Left {
 		group, at, _ := strings.Cut(text, " ")
@@ -118,6 +122,8 @@ type tokenRow struct {
 	EnforceRotation  int64  `json:"enforce_rotation,omitempty"`
 	Note             string `json:"note,omitempty"`
 	RenewedAt        int64  `json:"renewed_at,omitempty"`
+	Budget           string `json:"budget,omitempty"`
+	Account          string `json:"account,omitempty"`
 }
 
 func (r *tokenRow) spec() *table { return tokensTable }
@@ -127,7 +133,7 @@ func (r *tokenRow) fields() []any {
 		&r.Scopes, &r.Competitions, &r.CIDRs, &r.Parent, &r.Standing, &r.Reason, &r.RevokedAt, &r.Jobs,
 		&r.Family, &r.Generation, &r.Predecessor, &r.Successor, &r.GraceUntil, &r.IssuedAt, &r.IssuedBy,
 		&r.Lifetime, &r.Renewal, &r.FixedEnd, &r.Idle, &r.Unused, &r.BornAt, &r.MaxLifetime, &r.RotateAfter,
-		&r.EnforceRotation, &r.Note, &r.RenewedAt}
+		&r.EnforceRotation, &r.Note, &r.RenewedAt, &r.Budget, &r.Account}
 }
 
 func tokenToRow(t token.Token) *tokenRow {
@@ -142,6 +148,7 @@ func tokenToRow(t token.Token) *tokenRow {
 		Renewal: string(t.Renewal), FixedEnd: clock.Micros(t.FixedEnd), Idle: t.Idle.Microseconds(), Unused: t.Unused.Microseconds(),
 		BornAt: clock.Micros(t.BornAt), MaxLifetime: t.MaxLifetime.Microseconds(), RotateAfter: t.RotateAfter.Microseconds(),
 		EnforceRotation: bit(t.EnforceRotation), Note: t.Note, RenewedAt: clock.Micros(t.RenewedAt),
+		Budget: budgetToText(t.Budget, nil), Account: string(t.Account),
 	}
 	for _, p := range t.CIDRs {
 		r.CIDRs = append(r.CIDRs, p.String())
@@ -161,7 +168,9 @@ func (r *tokenRow) token() token.Token {
 		Renewal: token.Renewal(r.Renewal), FixedEnd: clock.Micro(r.FixedEnd), Idle: micros(r.Idle), Unused: micros(r.Unused),
 		BornAt: clock.Micro(r.BornAt), MaxLifetime: micros(r.MaxLifetime), RotateAfter: micros(r.RotateAfter),
 		EnforceRotation: r.EnforceRotation != 0, Note: r.Note, RenewedAt: clock.Micro(r.RenewedAt),
+		Account: token.Family(r.Account),
 	}
+	t.Budget, _ = budgetOfText(r.Budget)
 	t.Digest = token.DigestOf(r.Digest)
 	for _, text := range r.CIDRs {
 		p, err := netip.ParsePrefix(text)

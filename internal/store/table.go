@@ -38,13 +38,13 @@ var (
 	principalsTable = newTable("principals", true, func() row { return new(principalRow) },
 		"id", "version", "name", "email", "kind", "role", "status", "epoch_credentials", "epoch_person",
 		"enrolled", "cancel_jobs", "created_at", "changed_at", "member_of",
-		"left_groups", "inactive_since", "owners", "owner_group", "owned_since")
+		"left_groups", "inactive_since", "owners", "owner_group", "owned_since", "budget")
 	tokensTable = newTable("tokens", true, func() row { return new(tokenRow) },
 		"id", "version", "kind", "digest", "name", "owner", "epoch_credentials", "epoch_person",
 		"scopes", "competitions", "cidrs", "parent", "standing", "reason", "revoked_at", "jobs",
 		"family", "generation", "predecessor", "successor", "grace_until", "issued_at", "issued_by",
 		"lifetime", "renewal", "fixed_end", "idle", "unused", "born_at", "max_lifetime", "rotate_after",
-		"enforce_rotation", "note", "renewed_at")
+		"enforce_rotation", "note", "renewed_at", "budget", "account")
 	levelsTable = newTable("levels", true, func() row { return new(levelRow) },
 		"name", "version", "body", "changed_at")
 	blocksTable = newTable("blocks", true, func() row { return new(blockRow) },

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"time"
 
+	"gradegate/internal/budget"
 	"gradegate/internal/fault"
 	"gradegate/internal/keys"
 	"gradegate/internal/principal"
@@ -120,6 +121,12 @@ type Token struct {
 	Competitions []string // empty: all of the owner's
 	CIDRs        []netip.Prefix
 	Parent       ID // session tokens die with it
+	// Budget is the most that may be taken with it, its successors and all that
+	// was made from it, together.
+	Budget budget.Budget
+	// Account is where that is booked, if not under its family: a successor made
+	// after a sign-in begins a family, and fills no budget again.
+	Account Family
 
 	Standing  Standing
 	Reason    Reason // of the revocation, or who suspended it
@@ -151,6 +158,14 @@ type Token struct {
 	// RenewedAt is when its owner renewed it with another credential, which is
 	// to its clocks as a use; zero: never.
 	RenewedAt time.Time
+}
+
+// Charged is where the use of a token is booked.
+func (t *Token) Charged() Family {
+	if t.Account != "" {
+		return t.Account
+	}
+	return t.Family
 }
 
 // Use is what is remembered of a token's uses. It lives outside the token's

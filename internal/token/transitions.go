@@ -137,7 +137,7 @@ func (t Token) NextKind() Kind {
 }
 
 // Rotate returns the predecessor and its successor. The successor keeps name,
-// owner, scopes, addresses and family; only secret, birth and generation are
+// owner, scopes, addresses, budget and family; only secret, birth and generation are
 // new. The predecessor's end is never moved back: a grace period beyond it is cut.
 func (t Token) Rotate(r Rotation, secret Presented, h *Holder, past History, now time.Time) (old, successor Token, err error) {
 	if r.Grace < 0 || r.Grace > MaxGrace {
@@ -151,6 +151,7 @@ func (t Token) Rotate(r Rotation, secret Presented, h *Holder, past History, now
 	successor.Predecessor, successor.Successor = t.ID, ""
 	successor.GraceUntil, successor.RenewedAt, successor.IssuedAt = time.Time{}, time.Time{}, now
 	if r.NewFamily != "" {
+		successor.Account = t.Charged()
 		successor.Family, successor.Generation, successor.BornAt = r.NewFamily, 1, now
 	}
 	// An end that was asked for stays: only the secret is new.

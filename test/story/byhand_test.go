@@ -265,8 +265,8 @@ func TestBadInput(t *testing.T) {
 	if _, errs, exit := w.cli("ann", "submit", "mnist", "examples/iris/predictions.csv"); exit != 3 || !strings.Contains(errs, "fix: gradegate competition list") {
 		t.Errorf("unknown competition: exit %d %s", exit, errs)
 	}
-	q := object[api.Quota](t, w.must("ann", "job", "quota", "iris", "-o", "json"))
-	if q.Submissions.Used != 2 {
+	q := object[api.Quota](t, w.must("ann", "quota", "show", "iris", "-o", "json"))
+	if q.Competitions[0].Submissions.Used != 2 {
 		t.Errorf("refused submissions cost quota: %+v", q)
 	}
 }

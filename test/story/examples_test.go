@@ -36,7 +36,7 @@ func commands(t *testing.T) (all []string) {
 		}
 	}
 	for _, top := range []string{
-		"login", "submit", "status", "cancel", "token", "job", "competition", "user", "service", "consent", "policy", "block", "audit", "leak", "clock",
+		"login", "submit", "status", "cancel", "token", "job", "competition", "quota", "user", "service", "consent", "policy", "block", "audit", "leak", "clock",
 		"whoami", "doctor", "explain", "logout", "check-config", "version", "serve", "demo",
 	} {
 		below([]string{top})
@@ -66,7 +66,7 @@ func examples(t *testing.T, command string) (lines []string) {
 }
 
 // administrators' examples are run by an administrator.
-var byBoss = regexp.MustCompile(`^gradegate (user|service create|service owners|policy|block|clock|audit|competition apply|status --data|token revoke-all --user)`)
+var byBoss = regexp.MustCompile(`^gradegate (quota (grant|end)|user|service create|service owners|policy|block|clock|audit|competition apply|status --data|token revoke-all --user)`)
 
 var requestRE = regexp.MustCompile(`req_[0-9a-z]{26}`)
 
@@ -136,6 +136,10 @@ func runExample(t *testing.T, line string) {
 	if strings.Contains(line, "JOB") {
 		j := object[api.Job](t, w.must("ann", "submit", "iris", "examples/iris/predictions.csv", "--wait", "-o", "json"))
 		line = strings.ReplaceAll(line, "JOB", j.ID)
+	}
+	if strings.Contains(line, "GRANT") {
+		g := object[api.Grant](t, w.local("quota", "grant", "ann", "--gpu-hours", "1", "--for", "1d", "--reason", "test", "-o", "json"))
+		line = strings.ReplaceAll(line, "GRANT", g.ID)
 	}
 	line = strings.ReplaceAll(line, "CODE", code)
 	line = strings.ReplaceAll(line, "http://127.0.0.1:8080", w.url)

@@ -53,6 +53,8 @@ func RunJobs(t *testing.T, fresh func(t *testing.T) JobsPlace) {
 		{"quota of concurrent jobs", quotaConcurrent},
 		{"quotas hold under a race", quotaRace},
 		{"settlement", settlement},
+		{"budgets hold under a race", budgetRace},
+		{"the quota ledger against a plain model", quotaLedger},
 		{"job replies", jobReplies},
 		{"followers learn of handles", jobHandles},
 		{"job events wait for the trail", jobOutbox},
@@ -127,6 +129,7 @@ func wholeJobs(t *testing.T, open JobsPlace) {
 	j.LeaseUntil, j.LeaseBy, j.Attempts = T0.Add(time.Minute), "node-1", 2
 	j.Args, j.HandleLeaked, j.RunLeaked = []string{"--fast", ""}, true, true
 	j.StartedAt, j.EndedAt, j.Scores = T0.Add(time.Second), T0.Add(2*time.Second), map[string]float64{"acc": 0.1 + 0.2, "loss": -1e-300}
+	j.GPUSeconds = 7
 	j.Resources.OutputBytes, j.Resources.LogBytes, j.Resources.Processes = 1, 2, 3
 	allSet(t, j)
 	allSet(t, sub)
@@ -337,9 +340,9 @@ func quotaSubmissions(t *testing.T, open JobsPlace) {
 	must(t, try("usr_ann", "mnist", T0))
 	must(t, try("usr_ann", "mnist", T0))
 	err := try("usr_ann", "mnist", T0)
-	WantCode(t, err, fault.Limited, "quota_submissions")
+	WantCode(t, err, fault.Limited, "quota_exceeded")
 	f, ok := errors.AsType[*fault.Error](err)
-	if !ok || f.More["limit"] != 2 || f.More["used"] != 2 || f.More["resets_at"] != T0.Add(24*time.Hour) || f.Fix == "" || f.RetryAfter <= 0 {
+	if !ok || f.More["limit"] != 2 || f.More["used"] != 2 || f.More["frees_at"] != T0.Add(24*time.Hour) || f.Fix == "" || f.RetryAfter <= 0 {
 		t.Errorf("the refusal does not say enough: %+v", f)
 	}
 	list, err := s.Jobs(t.Context(), grading.Filter{})
@@ -360,10 +363,10 @@ func quotaConcurrent(t *testing.T, open JobsPlace) {
 	j, err := try()
 	must(t, err)
 	_, err = try()
-	WantCode(t, err, fault.Limited, "quota_concurrent")
+	WantCode(t, err, fault.Limited, "quota_exceeded")
 	j = step(t, s, j, nil, job.Dispatching, job.Running)
 	_, err = try()
-	WantCode(t, err, fault.Limited, "quota_concurrent")
+	WantCode(t, err, fault.Limited, "quota_exceeded")
 	step(t, s, j, nil, job.Failed)
 	if _, err = try(); err != nil {
 		t.Error(err)
@@ -388,7 +391,7 @@ func quotaRace(t *testing.T, open JobsPlace) {
 			admitted++
 			continue
 		}
-		WantCode(t, err, fault.Limited, "quota_submissions")
+		WantCode(t, err, fault.Limited, "quota_exceeded")
 	}
 	if admitted != 5 {
 		t.Errorf("%d admitted, want 5", admitted)

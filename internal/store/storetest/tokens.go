@@ -15,6 +15,7 @@ import (
 	"gradegate/internal/audit"
 	"gradegate/internal/authn"
 	"gradegate/internal/authority"
+	"gradegate/internal/budget"
 	"gradegate/internal/fault"
 	"gradegate/internal/policy"
 	"gradegate/internal/principal"
@@ -120,9 +121,12 @@ func wholeRecords(t *testing.T, open TokensPlace) {
 	k.RevokedAt, k.GraceUntil, k.FixedEnd = T0.Add(1), T0.Add(2*time.Second), T0.Add(3*time.Second)
 	k.EnforceRotation = true
 	k.RenewedAt = T0.Add(4 * time.Second)
+	k.Budget, k.Account = budget.Budget{GPU: 8 * time.Hour, Per: 2 * budget.Day, Jobs: 3}, "fam_before"
 	ann.CancelBefore, ann.Groups = 3, []string{"interns", "ml"}
 	ann.Left, ann.InactiveSince = []principal.Departure{{Group: "old", At: T0.Add(-time.Hour)}, {Group: "older", At: T0.Add(-2 * time.Hour)}}, T0.Add(-time.Minute)
 	ann.Owners, ann.OwnerGroup, ann.OwnedSince = []principal.ID{"usr_1", "usr_2"}, "vision", T0.Add(-time.Second)
+	ann.Budget = budget.Budget{GPU: 90 * time.Minute, Per: budget.Day, Jobs: 1}
+	ann.Grants = []budget.Grant{{ID: "grt_1", GPU: time.Hour, Jobs: 2, At: T0, Until: T0.Add(time.Hour), Reason: "<&> why", By: "local:0"}}
 	allSet(t, k)
 	allSet(t, ann)
 	k.RevokedAt = T0.Add(time.Microsecond)
@@ -361,6 +365,7 @@ func levels(t *testing.T, open TokensPlace) {
 			Unused: token.Limit{Span: 8}, RotateAfter: token.Limit{Span: 9}, Enforced: token.Limit{Span: 9}, SessionsOnly: token.Flag{On: true},
 		},
 		Lifetime: 4, MaxPersonal: 3, Networks: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, Observe: true, Quarantine: true,
+		Budget: budget.Budget{GPU: time.Hour, Per: budget.Day, Jobs: 2},
 	}
 	for _, d := range []*time.Duration{
 		&rules.MaxLifetime.Span, &rules.Idle.Span, &rules.ServiceIdle.Span, &rules.Unused.Span, &rules.RotateAfter.Span, &rules.Enforced.Span, &rules.Lifetime,
