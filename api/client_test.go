@@ -390,7 +390,7 @@ func TestRoutes(t *testing.T) {
 		"GET /v1/jobs/job_1":                    func() error { _, err := c.JobByID(ctx, "job_1"); return err },
 		"GET /v1/jobs/job_1/result":             func() error { _, err := c.JobResult(ctx, "job_1"); return err },
 		"GET /v1/quota?competition=iris":        func() error { _, err := c.Quota(ctx, url.Values{"competition": {"iris"}}); return err },
-		"GET /v1/quota/entries?token=self":      func() error { _, err := c.QuotaEntries(ctx, url.Values{"token": {"self"}}); return err },
+		"GET /v1/quota/entries?token_id=self":   func() error { _, err := c.QuotaEntries(ctx, url.Values{"token_id": {"self"}}); return err },
 		"POST /v1/users/ann/grants":             func() error { _, err := c.GrantQuota(ctx, "ann", GrantQuota{}); return err },
 		"DELETE /v1/users/ann/grants/grt_1":     func() error { _, err := c.EndGrant(ctx, "ann", "grt_1"); return err },
 		"GET /v1/audit/events?actor=usr_1":      func() error { _, err := c.AuditEvents(ctx, url.Values{"actor": {"usr_1"}}); return err },

@@ -105,7 +105,7 @@ func (c *Client) Quota(ctx context.Context, query url.Values) (Quota, error) {
 }
 
 // QuotaEntries lists the quota ledger, newest first. The query may hold user,
-// token, competition, job, limit and cursor.
+// token_id (or a name, or self), competition, job, limit and cursor.
 func (c *Client) QuotaEntries(ctx context.Context, query url.Values) (Page[QuotaEntry], error) {
 	return get[Page[QuotaEntry]](ctx, c, "/v1/quota/entries", query)
 }

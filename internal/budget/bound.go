@@ -1,9 +1,11 @@
 package budget
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"gradegate/internal/fault"
@@ -183,6 +185,33 @@ func (s State) jobsFact() string {
 	return fmt.Sprintf("%s %d %s at once: %d %s not over", s.who(), s.Jobs, plural(s.Jobs == 1, "job"), s.Running, isAre(s.Running))
 }
 
+// WorstCase says what can be taken at most under all of the bounds together;
+// empty if that is not bounded.
+func WorstCase(bounds []Bound) string {
+	var all []Budget
+	add := func(b Budget) {
+		if b.IsZero() || slices.ContainsFunc(all, func(o Budget) bool { return o.Within(b) }) {
+			return // another one says as much
+		}
+		all = append(slices.DeleteFunc(all, b.Within), b)
+	}
+	for _, b := range bounds {
+		add(Budget{GPU: b.GPU, Per: b.Per})
+	}
+	slices.SortFunc(all, func(x, y Budget) int { return cmp.Compare(x.Per, y.Per) })
+	for _, b := range bounds {
+		add(Budget{Jobs: b.Jobs})
+	}
+	var parts []string
+	for _, b := range all {
+		parts = append(parts, b.String())
+	}
+	if len(parts) == 0 {
+		return ""
+	}
+	return "at most " + strings.Join(parts, ", ")
+}
+
 func isAre(n int) string {
 	if n == 1 {
 		return "is"
@@ -201,5 +230,9 @@ func (b Bound) who() string {
 	if !b.Granted.IsZero() {
 		granted = ", with what was granted to you,"
 	}
-	return "The policy of " + b.Level + granted + " allows you"
+	of := b.Level
+	if of == "platform" {
+		of = "the platform"
+	}
+	return "The policy of " + of + granted + " allows you"
 }

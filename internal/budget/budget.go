@@ -106,7 +106,7 @@ func Stretch(per time.Duration) string {
 // Hours is GPU time in hours, with what matters behind the point, rounded up:
 // what was used never looks like nothing.
 func Hours(d time.Duration) string {
-	return strconv.FormatFloat(math.Ceil(float64(d)/float64(time.Hour)*100-1e-6)/100, 'f', -1, 64)
+	return strconv.FormatFloat(math.Ceil(max(0, d.Hours()*100-1e-6))/100, 'f', -1, 64)
 }
 
 func plural(one bool, word string) string {

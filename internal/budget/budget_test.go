@@ -138,3 +138,20 @@ func TestWords(t *testing.T) {
 		}
 	}
 }
+
+func TestWorstCase(t *testing.T) {
+	day, week, jobs := budget.Budget{GPU: hours(4), Per: budget.Day}, budget.Budget{GPU: hours(20), Per: 7 * budget.Day, Jobs: 3}, budget.Budget{Jobs: 2}
+	for want, list := range map[string][]budget.Budget{
+		"":                          {{}, {}},
+		"at most 4 GPU hours a day": {{}, {GPU: hours(8), Per: budget.Day}, day, {GPU: hours(5), Per: budget.Day}},
+		"at most 4 GPU hours a day, 20 GPU hours in any 7 days, 2 jobs at once": {week, day, jobs, {Jobs: 2}},
+	} {
+		var bounds []budget.Bound
+		for _, b := range list {
+			bounds = append(bounds, budget.Bound{Budget: b})
+		}
+		if got := budget.WorstCase(bounds); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}

@@ -77,11 +77,12 @@ func quotaTable(w io.Writer, q api.Quota) {
 			whose = "token " + b.Token
 		}
 		if g := b.GPUHours; g != nil {
-			per := b.Per
-			if per == "1d" {
-				per = "day"
+			per := "in " + b.Per
+			if b.Per == "1d" {
+				per = "a day"
 			}
-			fmt.Fprintf(w, "GPU hours a %s\t%s\t%s\t%s\t%s\t%s\t%s\n", per, clean(whose), hours(g.Used), hours(g.Reserved), hours(g.Limit), hours(g.Left), orDash(when(b.FreeAt)))
+			fmt.Fprintf(w, "GPU hours %s\t%s\t%s\t%s\t%s\t%s\t%s\n", per, clean(whose), hours(g.Used), hours(g.Reserved), hours(g.Limit),
+				strconv.FormatFloat(math.Floor(g.Left*100+1e-6)/100, 'f', -1, 64), orDash(when(b.FreeAt)))
 		}
 		if n := b.Concurrent; n != nil {
 			fmt.Fprintf(w, "jobs at once\t%s\t%d\t-\t%d\t%d\t-\n", clean(whose), n.Used, n.Limit, max(0, n.Limit-n.Used))
@@ -94,8 +95,11 @@ func quotaTable(w io.Writer, q api.Quota) {
 			fmt.Fprintf(w, "jobs at once\t%s\t%d\t-\t%d\t%s\t-\n", name, c.Concurrent.Used, c.Concurrent.Limit, left(c.Concurrent))
 		}
 	}
+	if len(q.Grants) > 0 {
+		fmt.Fprintln(w, "\nGRANT\tGIVES\tUNTIL\tREASON")
+	}
 	for _, g := range q.Grants {
-		fmt.Fprintf(w, "granted until %s:\t%s\t%s\t%s\n", when(&g.Until), clean(gives(g)), g.ID, clean(g.Reason))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", g.ID, clean(gives(g)), when(&g.Until), clean(g.Reason))
 	}
 }
 
@@ -109,7 +113,7 @@ func left(u api.Used) string {
 
 // hours are GPU hours, rounded up: what was used never looks like nothing.
 func hours(h float64) string {
-	return strconv.FormatFloat(math.Ceil(h*100-1e-6)/100, 'f', -1, 64)
+	return strconv.FormatFloat(math.Ceil(max(0, h*100-1e-6))/100, 'f', -1, 64)
 }
 
 // gives says what a grant adds.
@@ -142,7 +146,7 @@ and the difference to what it came to when it was over.`,
 				return err
 			}
 			q := url.Values{"limit": {strconv.Itoa(limit)}}
-			for name, value := range map[string]string{"user": user, "token": tok, "competition": competition, "job": jobID, "cursor": cursor} {
+			for name, value := range map[string]string{"user": user, "token_id": tok, "competition": competition, "job": jobID, "cursor": cursor} {
 				add(q, name, value)
 			}
 			page, err := client.QuotaEntries(cmd.Context(), q)
@@ -152,8 +156,8 @@ and the difference to what it came to when it was over.`,
 			if page.NextCursor != "" {
 				a.hint("There are older ones: --cursor %s", page.NextCursor)
 			}
-			shown := list(page.Items, func(e api.QuotaEntry) string { return e.ID }, "WHEN\tSUBMISSIONS\tGPU HOURS\tCOMPETITION\tJOB\tWHY", func(e api.QuotaEntry) []string {
-				return []string{when(&e.At), fmt.Sprintf("%+d", e.Submissions), signed(e.GPUSeconds), e.Competition, e.Job, e.Why}
+			shown := list(page.Items, func(e api.QuotaEntry) string { return e.ID }, "WHEN\tSUBMISSIONS\tGPU SECONDS\tCOMPETITION\tJOB\tWHY", func(e api.QuotaEntry) []string {
+				return []string{when(&e.At), fmt.Sprintf("%+d", e.Submissions), fmt.Sprintf("%+d", e.GPUSeconds), e.Competition, e.Job, e.Why}
 			})
 			shown.json = page
 			return a.print(shown)
@@ -167,14 +171,6 @@ and the difference to what it came to when it was over.`,
 	f.IntVar(&limit, "limit", 100, "lines to show")
 	f.StringVar(&cursor, "cursor", "", "go on where the page before ended")
 	return c
-}
-
-// signed are seconds as hours that were added or given back.
-func signed(seconds int64) string {
-	if seconds < 0 {
-		return "-" + hours(float64(-seconds)/3600)
-	}
-	return "+" + hours(float64(seconds)/3600)
 }
 
 func (a *app) quotaGrant() *cobra.Command {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"gradegate/internal/budget"
@@ -163,28 +162,4 @@ func (g *Grading) QuotaLines(ctx context.Context, s *policy.Subject, owner princ
 		f.Account = string(owner)
 	}
 	return g.Store.QuotaLines(ctx, f)
-}
-
-// WorstCase says what can be taken at most under all of the bounds together.
-func WorstCase(bounds []budget.Bound) string {
-	var gpu, jobs budget.Bound
-	for _, b := range bounds {
-		// The least in the longest stretch: what is less an hour.
-		if b.GPU > 0 && (gpu.GPU == 0 || float64(b.GPU)/float64(b.Per) < float64(gpu.GPU)/float64(gpu.Per)) {
-			gpu = b
-		}
-		if b.Jobs > 0 && (jobs.Jobs == 0 || b.Jobs < jobs.Jobs) {
-			jobs = b
-		}
-	}
-	var parts []string
-	for _, text := range []string{budget.Budget{GPU: gpu.GPU, Per: gpu.Per}.String(), budget.Budget{Jobs: jobs.Jobs}.String()} {
-		if text != "" {
-			parts = append(parts, text)
-		}
-	}
-	if len(parts) == 0 {
-		return ""
-	}
-	return "at most " + strings.Join(parts, ", ")
 }

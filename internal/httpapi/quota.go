@@ -25,9 +25,10 @@ type (
 		User        string `query:"user" maxLength:"200" doc:"Somebody's id or name; for administrators and auditors"`
 	}
 	quotaEntriesIn struct {
-		quotaIn
-		Token string `query:"token" maxLength:"200" doc:"What was charged to a token with its successors, by id, by name, or self"`
-		Job   string `query:"job" maxLength:"200"`
+		Competition string `query:"competition" maxLength:"63" doc:"Only this one"`
+		User        string `query:"user" maxLength:"200" doc:"Somebody's id or name; for administrators and auditors"`
+		Token       string `query:"token_id" maxLength:"200" doc:"What was charged to a token with its successors, by id, by name, or self"`
+		Job         string `query:"job" maxLength:"200"`
 		Paging
 	}
 	grantIn struct {
@@ -55,7 +56,7 @@ func (a *API) quota(ctx context.Context, s *policy.Subject, in *quotaIn) (api.Qu
 	for _, b := range q.Budgets {
 		out.Budgets, bounds = append(out.Budgets, viewSpending(b)), append(bounds, b.Bound)
 	}
-	out.AtMost = grading.WorstCase(bounds)
+	out.AtMost = budget.WorstCase(bounds)
 	if p, ok := a.Table.Principal(owner); ok {
 		for _, g := range budget.Standing(p.Grants, a.Now()) {
 			out.Grants = append(out.Grants, viewGrant(g))
@@ -100,7 +101,7 @@ func viewCompetitionQuota(q grading.CompetitionQuota) api.CompetitionQuota {
 func (a *API) budgetOf(ctx context.Context, v authority.View) (own *api.Spending, most string) {
 	submits := policy.Granted(v.Scopes, policy.ScopeSubmit) && v.Kind != token.Invite && v.Kind != token.Refresh
 	if v.State == token.StateActive && submits {
-		if most = grading.WorstCase(a.Table.Bounds(v.Owner, v.ID)); most != "" {
+		if most = budget.WorstCase(a.Table.Bounds(v.Owner, v.ID)); most != "" {
 			if last := lastEnd(v); !last.IsZero() {
 				most += ", until " + last.Format("2 Jan 2006")
 			}
@@ -230,6 +231,9 @@ func readBudget(b *api.Budget) (out budget.Budget, err error) {
 		return out, fault.New(fault.Invalid, "budget_invalid", "That is no number of GPU hours.").WithFix("Use for example 8, or 0.5")
 	}
 	out.GPU, out.Jobs = time.Duration(math.Round(b.GPUHours*3600))*time.Second, b.Concurrent
+	if b.GPUHours > 0 {
+		out.GPU = max(out.GPU, 1) // too little is a mistake, and not no bound
+	}
 	if out.Per, err = duration(b.Per); err != nil {
 		return out, err
 	}
