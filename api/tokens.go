@@ -17,7 +17,7 @@ type Token struct {
 	// it; AtMost is what it can take under all budgets that bear on it.
 	Budget *Spending `json:"budget,omitempty"`
 	AtMost string    `json:"at_most,omitempty"`
-	Note         string   `json:"note,omitempty"`
+	Note   string    `json:"note,omitempty"`
 	// Warnings are about the change that this answers.
 	Warnings []Warning `json:"warnings,omitempty"`
 
