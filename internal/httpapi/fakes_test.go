@@ -20,7 +20,6 @@ import (
 	"gradegate/internal/authn"
 	"gradegate/internal/authority"
 	"gradegate/internal/block"
-	"gradegate/internal/budget"
 	"gradegate/internal/clock"
 	"gradegate/internal/fault"
 	"gradegate/internal/grading"
@@ -318,22 +317,6 @@ func (s *jobStore) Submission(_ context.Context, id string) (grading.Submission,
 
 func (s *jobStore) Usage(context.Context, principal.ID, string, time.Time) (grading.Usage, error) {
 	return grading.Usage{Submissions: 1}, nil
-}
-
-func (s *jobStore) Spending(_ context.Context, bounds []budget.Bound, now time.Time) (out []grading.Spending, _ error) {
-	for _, b := range bounds {
-		out = append(out, grading.Spending{State: b.State(budget.Taken{}, now)})
-	}
-	return out, nil
-}
-
-func (s *jobStore) QuotaLines(_ context.Context, f grading.LineFilter) (out []grading.QuotaLine, _ error) {
-	for _, l := range s.lines {
-		if (f.Before == 0 || l.N < f.Before) && len(out) < f.Limit {
-			out = append(out, l)
-		}
-	}
-	return out, nil
 }
 
 func (s *jobStore) JobReply(_ context.Context, k [32]byte, _ time.Time) (grading.JobReply, error) {

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"context"
 	"net/http"
 	"strings"
 	"testing"
@@ -79,18 +80,12 @@ func TestBudgets(t *testing.T) {
 	}
 }
 
-// spent is a store whose budgets are all used up, and whose ledger has lines.
-type spent struct{ grading.Store }
-
-func (s spent) refusal(b budget.Bound, now time.Time) error {
-	return b.Admit(budget.Taken{Spent: []budget.Spent{{GPU: b.GPU, At: now.Add(-time.Hour)}}}, time.Hour, now)
-}
-
 // B9, B10: a refusal for want of budget is 429 with all that one needs to go on;
 // the ledger is shown in pages, to those who may see it.
 func TestQuotaEntries(t *testing.T) {
 	w := build(t)
-	f := fault.Of(spent{}.refusal(budget.Bound{Level: "platform", Budget: budget.Budget{GPU: 2 * time.Hour, Per: budget.Day}}, t0))
+	all := budget.Taken{Spent: []budget.Spent{{GPU: 2 * time.Hour, At: t0.Add(-time.Hour)}}}
+	f := fault.Of(budget.Bound{Level: "platform", Budget: budget.Budget{GPU: 2 * time.Hour, Per: budget.Day}}.Admit(all, time.Hour, t0))
 	p := &problem{fault: f, id: "req_1"}
 	if text, err := p.MarshalJSON(); err != nil || p.GetStatus() != 429 || !strings.Contains(string(text), `"budget":"user","code":"budget_exceeded"`) ||
 		!strings.Contains(string(text), `"frees_at":"2026-11-25T08:00:00Z"`) || f.RetryAfter != 23*time.Hour {
@@ -121,4 +116,20 @@ func TestQuotaEntries(t *testing.T) {
 			t.Errorf("%d %s", a.status, a.body)
 		}
 	}
+}
+
+func (s *jobStore) Spending(_ context.Context, bounds []budget.Bound, now time.Time) (out []grading.Spending, _ error) {
+	for _, b := range bounds {
+		out = append(out, grading.Spending{State: b.State(budget.Taken{}, now)})
+	}
+	return out, nil
+}
+
+func (s *jobStore) QuotaLines(_ context.Context, f grading.LineFilter) (out []grading.QuotaLine, _ error) {
+	for _, l := range s.lines {
+		if (f.Before == 0 || l.N < f.Before) && len(out) < f.Limit {
+			out = append(out, l)
+		}
+	}
+	return out, nil
 }
