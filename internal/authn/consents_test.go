@@ -1,6 +1,7 @@
 package authn
 
 import (
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -50,6 +51,9 @@ func TestNoAdmissionAfterWithdrawal(t *testing.T) {
 						return
 					}
 					admitted.Add(1)
+					for range 20 { // a job takes a while to be admitted
+						runtime.Gosched()
+					}
 					if (began || acknowledged.Load()) && i != 3 {
 						late.Add(1)
 					}
@@ -69,6 +73,9 @@ func TestNoAdmissionAfterWithdrawal(t *testing.T) {
 		case 3:
 			stopped, _ := bob.Suspend(t0)
 			change = Change{Principals: []principal.Principal{stopped}}
+		}
+		for admitted.Load() == 0 { // in the middle of it
+			runtime.Gosched()
 		}
 		tab.Apply(change)
 		tab.Drain(drain)

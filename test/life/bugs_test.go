@@ -97,6 +97,28 @@ var bugs = []bug{
 `},
 	}},
 
+	{name: "a service without owners goes on", edits: []edit{
+		{clocks, `if standing == Standard && h.Quarantines(now) {`, `if standing == Standard && h.Quarantines(now) && false {`},
+	}},
+	{name: "a service is not looked at when a person changes", edits: []edit{
+		{"internal/authn/owners.go", "\tt.recompute(touched)\n", ""},
+	}},
+	{name: "a leaver still answers for a service", edits: []edit{
+		{"internal/principal/service.go", `if (named || member) && who.Status == Active {`, `if named || member {`},
+	}},
+	{name: "an owner's token is asked when it is quarantined", edits: []edit{
+		{"internal/policy/policy.go", `r.CoOwned && s.Mode == "")`, `r.CoOwned && s.Mode != "x")`},
+	}},
+	{name: "a withdrawal does not wait", pkg: "./internal/grading", run: "^TestNoJobAfterWithdrawal$", edits: []edit{
+		{"internal/authority/consents.go", "\t\t\ta.table.Drain(c.Giver)\n\t\t\treturn a.consent(ctx, ended)\n", "\t\t\treturn a.consent(ctx, ended)\n"},
+	}},
+	{name: "the gate of who consented is not held", pkg: "./internal/authn", run: "^TestNoAdmissionAfterWithdrawal$", edits: []edit{
+		{"internal/authn/consents.go", "\tfirst, second := t.owner(s.Principal.ID), t.owner(giver)\n", "\tfirst, second := t.owner(s.Principal.ID), new(owner)\n"},
+	}},
+	{name: "a removed owner makes one more token", pkg: "./internal/authority", run: "^TestNoMintAfterRemoval$", edits: []edit{
+		{"internal/authority/authority.go", `&& !a.answersFor(s, t.New.Owner) {`, `&& false {`},
+	}},
+
 	// Found by the model in earlier versions.
 	{name: "a report wakes a suspended token", edits: []edit{
 		{trans, "\tcase Standard:\n\t\tt.Standing, t.Reason = Quarantined, \"\"\n\tcase Suspended:\n\t\tif t.Reason == ByAdmin {\n\t\t\treturn t, nil\n\t\t}\n\t\tt.Reason = ByAdmin\n",

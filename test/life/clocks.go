@@ -167,7 +167,7 @@ func (m *Model) ends(c *credential, under []stage) (out []end) {
 	case c.successor == nil: // in grace no use renews, and grace ends no later
 		add("expires_at", "token", from.Add(c.lifetime))
 	}
-	if c.kind != "pat" {
+	if c.kind != "pat" && c.kind != "svc" {
 		return append(out, m.sessionMax(c)...)
 	}
 	for _, clock := range []string{"idle_expires_at", "max_expires_at", "rotate_by", "policy"} {
@@ -192,6 +192,9 @@ func (m *Model) ends(c *credential, under []stage) (out []end) {
 // endUnder is when one clock ends a token under the rules of a stage; zero:
 // never. Rules end nothing before they came into force, and nothing after.
 func (m *Model) endUnder(c *credential, s stage, clock string, from time.Time, unused bool) (at time.Time) {
+	if c.kind == "svc" && (clock == "policy" || clock == "idle_expires_at" && !unused) {
+		return time.Time{} // these are for people; a service has an idle clock of its own
+	}
 	demand := clock
 	if clock == "idle_expires_at" && unused {
 		demand = "unused"

@@ -61,6 +61,8 @@ func (m *Model) byHolder(o Op, h holder) Answer {
 		return m.job(o, h)
 	case "create":
 		return m.create(o, h)
+	case "mint":
+		return m.mint(o, h)
 	case "rotate":
 		return m.rotate(o, h)
 	case "renew":
@@ -164,6 +166,9 @@ func (m *Model) create(o Op, h holder) Answer {
 	if code := h.may("tokens:self", h.owner, false); code != "" {
 		return refused(code)
 	}
+	if h.owner.service {
+		return refused("service_mints")
+	}
 	if a, again := m.again(o); again {
 		return a
 	}
@@ -201,22 +206,9 @@ func (m *Model) create(o Op, h holder) Answer {
 	if !within(scopes, h.scopes) {
 		return refused("scope_widened")
 	}
-	most := strictest(force, func(r Rules) time.Duration { return r.MaxLifetime })
-	lifetime := min(most, strictest(force, func(r Rules) time.Duration { return r.Lifetime }))
-	if o.Span != 0 {
-		if lifetime = o.Span; lifetime < 15*time.Minute || lifetime > most {
-			return refused("lifetime_out_of_range")
-		}
-	}
-	c := credential{
-		kind: "pat", owner: h.owner, name: o.Name, scopes: scopes, family: len(m.tokens), generation: 1,
-		born: m.now(), lifetime: lifetime, idle: 30 * day, unused: 14 * day, most: most,
-	}
-	if o.Fixed {
-		c.fixed = m.now().Add(lifetime)
-	}
-	if !c.fits(h.credential, o) {
-		return refused("lifetime_widened")
+	c, code := m.draft(o, h, h.owner, "pat", scopes)
+	if code != "" {
+		return refused(code)
 	}
 	if existing >= strictest(force, func(r Rules) int { return r.MaxPersonal }) {
 		return refused("token_limit")
@@ -225,6 +217,30 @@ func (m *Model) create(o Op, h holder) Answer {
 		revoke(replaced, false)
 	}
 	return m.made(o, m.add(c))
+}
+
+// draft is a new token of the owner, as long as the holder's and the policies
+// let it live.
+func (m *Model) draft(o Op, h holder, owner *person, kind string, scopes []string) (credential, string) {
+	force := m.inForce(m.stages(owner.groups))
+	most := strictest(force, func(r Rules) time.Duration { return r.MaxLifetime })
+	lifetime := min(most, strictest(force, func(r Rules) time.Duration { return r.Lifetime }))
+	if o.Span != 0 {
+		if lifetime = o.Span; lifetime < 15*time.Minute || lifetime > most {
+			return credential{}, "lifetime_out_of_range"
+		}
+	}
+	c := credential{
+		kind: kind, owner: owner, name: o.Name, scopes: scopes, family: len(m.tokens), generation: 1,
+		born: m.now(), lifetime: lifetime, idle: 30 * day, unused: 14 * day, most: most,
+	}
+	if o.Fixed {
+		c.fixed = m.now().Add(lifetime)
+	}
+	if !c.fits(h.credential, o) {
+		return c, "lifetime_widened"
+	}
+	return c, ""
 }
 
 // fits cuts a new token to the life of the one that makes it, which it may not
@@ -281,7 +297,7 @@ func (m *Model) rotate(o Op, h holder) Answer {
 	if !within(old.scopes, h.scopes) {
 		return refused("scope_widened")
 	}
-	if old.kind != "pat" {
+	if old.kind != "pat" && old.kind != "svc" {
 		return refused("kind_not_rotatable")
 	}
 	state, first := m.state(old)
@@ -358,7 +374,7 @@ func (m *Model) limit(c *credential) string {
 	switch {
 	case first.clock == "expires_at" && c.kind == "ses" && !first.at.Before(c.born.Add(c.most)):
 		return "max_lifetime"
-	case first.clock == "expires_at" && c.kind == "pat" && !c.fixed.IsZero():
+	case first.clock == "expires_at" && c.kind != "ses" && !c.fixed.IsZero():
 		return "fixed"
 	}
 	return map[string]string{

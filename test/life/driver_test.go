@@ -20,6 +20,7 @@ func (d *driver) actions() map[string]func(*rapid.T) {
 		"person": {1, d.person}, "groups": {2, d.groups}, "policy": {3, d.policy}, "submit": {2, d.submit}, "job": {3, d.job},
 		"handle": {2, d.handle}, "machine": {2, d.machine}, "outage": {2, d.outage},
 		"chase": {4, d.chase}, "doze": {2, d.doze}, "stay": {1, d.stay}, "care": {4, d.care}, "late": {3, d.late}, "hold": {3, d.hold},
+		"mint": {3, d.mint}, "owners": {2, d.owners}, "strand": {2, d.strand},
 	} {
 		for i := range a.often {
 			out[fmt.Sprintf("%s %d", name, i)] = func(rt *rapid.T) { d.rt = rt; a.do() }
@@ -30,7 +31,7 @@ func (d *driver) actions() map[string]func(*rapid.T) {
 
 // settle enrols the people and gives some of them a token.
 func (d *driver) settle() {
-	for who := range d.model.people {
+	for who := range d.model.people[:2] {
 		session := d.enter(who)
 		if pick(d, "a token at once", true, true, false) {
 			d.do(Op{Do: "create", By: session, Replace: never, Name: "a"})
@@ -189,7 +190,7 @@ func (d *driver) living(name string) int {
 		}
 	}
 	if len(in) == 0 && pick(d, "come back", true, true, true, false) {
-		return d.enter(d.who())
+		return d.enter(d.human())
 	}
 	if len(in) == 0 || pick(d, name+" dead", false, false, false, false, true) {
 		return d.slot(name)
@@ -201,7 +202,7 @@ func (d *driver) living(name string) int {
 func (d *driver) related(to int, name string) int {
 	var own []int
 	for slot, c := range d.model.tokens {
-		if c.owner == d.model.tokens[to].owner && c.kind != "inv" {
+		if owner := d.model.tokens[to].owner; (c.owner == owner || d.model.controls(owner, c.owner)) && c.kind != "inv" {
 			own = append(own, slot)
 		}
 	}
@@ -210,6 +211,9 @@ func (d *driver) related(to int, name string) int {
 	}
 	return pick(d, name, own...)
 }
+
+// human is one of the people; who may be the service as well.
+func (d *driver) human() int { return rapid.IntRange(0, 1).Draw(d.rt, "human") }
 
 func (d *driver) who() int { return rapid.IntRange(0, len(d.model.people)-1).Draw(d.rt, "who") }
 
@@ -250,7 +254,7 @@ func (d *driver) enrol() {
 		d.do(Op{Do: "redeem", By: local, On: pick(d, "code", codes...)})
 		return
 	}
-	if who := d.who(); pick(d, "at once", true, true, true, false) {
+	if who := d.human(); pick(d, "at once", true, true, true, false) {
 		d.enter(who)
 	} else {
 		d.do(Op{Do: "invite", By: local, Who: who})

@@ -82,6 +82,7 @@ var worthwhile = []string{
 	"rotate: already_rotated", "rotate: token_reused", "resume: suspended_by_admin", "resume: done",
 	"use: token_rotated", "use: token_idle_expired", "use: token_suspended", "use: token_revoked",
 	"job-read late: done", "job-cancel late: done",
+	"mint: done", "mint: not_an_owner", "mint: service_not_found", "owners: done", "use quarantined: service_ownerless",
 	"handle-read: done", "handle-read: token_revoked", "redeem: invite_invalid",
 }
 
@@ -112,6 +113,8 @@ func newDriver(rt *rapid.T, h *House) *driver {
 	d := &driver{rt: rt, world: h.World(2)}
 	d.from = d.world.clock.Now()
 	d.truth, d.model = d.from, NewModel(d.from, 2)
+	d.world.AddService()
+	d.model.addService()
 	return d
 }
 

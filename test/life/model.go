@@ -47,12 +47,18 @@ type person struct {
 	credentials int // epochs
 	person      int
 	enrolled    bool
+
+	// Of a service: who answers for it, and since when nobody has.
+	service    bool
+	owners     []*person
+	ownerGroup string
+	ownerless  time.Time
 }
 
-// credential is a personal token, a session or an invite.
+// credential is a personal token, a session, an invite, or a token of a service.
 type credential struct {
 	slot                int
-	kind                string // pat, ses, inv
+	kind                string // pat, ses, inv, svc
 	owner               *person
 	name                string
 	scopes              []string
@@ -126,7 +132,7 @@ func (m *Model) state(c *credential) (string, end) {
 	case passed:
 		return "expired", first
 	}
-	if c.stands() == "quarantined" {
+	if c.stands() == "quarantined" || m.quarantines(c.owner) {
 		return "quarantined", first
 	}
 	return "active", first
@@ -149,6 +155,7 @@ var strictness = []string{"standard", "quarantined", "suspended", "revoked"}
 // holder is what a request is allowed as: a token, and in which mode.
 type holder struct {
 	*credential
+	model *Model
 	mode  string // "", quarantined, late
 	first end
 }
@@ -157,7 +164,7 @@ type holder struct {
 func (m *Model) enter(slot int) (holder, string) {
 	c := m.tokens[slot]
 	state, first := m.state(c)
-	h := holder{credential: c, first: first}
+	h := holder{credential: c, model: m, first: first}
 	switch {
 	case state == "active":
 	case state == "quarantined":
@@ -196,14 +203,17 @@ func (m *Model) enterHandle(j *task) string {
 	return ""
 }
 
-// may asks whether the holder may do something of its own owner that needs a
-// scope. Quarantine and the time after the end leave its own jobs.
+// may asks whether the holder may do something of its own owner, or of a service
+// that this one answers for, that needs a scope. Quarantine and the time after the end leave its own jobs.
 func (h holder) may(scope string, owner *person, ofJob bool) string {
+	own := owner == h.owner || h.mode == "" && h.model.controls(h.owner, owner)
 	switch {
 	case h.mode == "late" && (!ofJob || owner != h.owner):
 		return h.late()
-	case owner != h.owner:
+	case !own:
 		return "not_found"
+	case h.mode == "quarantined" && !ofJob && h.model.quarantines(h.owner):
+		return "service_ownerless"
 	case h.mode == "quarantined" && !ofJob:
 		return "denied"
 	case scope != "" && !slices.Contains(h.scopes, scope):

@@ -68,7 +68,7 @@ func (o Op) about() bool {
 
 func (o Op) personal() bool {
 	switch o.Do {
-	case "invite", "offboard", "suspend-user", "resume-user", "groups", "role":
+	case "invite", "owners", "offboard", "suspend-user", "resume-user", "groups", "role":
 		return true
 	}
 	return o.Do == "revoke-all" && o.By == local

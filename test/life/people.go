@@ -19,8 +19,14 @@ func (m *Model) byLocal(o Op) Answer {
 		return m.setPolicy(o)
 	}
 	p := m.people[o.Who]
+	defer m.watch(m.services())
 	switch o.Do {
+	case "owners":
+		return m.setOwners(o)
 	case "invite":
+		if p.service {
+			return refused("service_invite")
+		}
 		return m.invite(p)
 	case "offboard":
 		if p.status != "gone" {
@@ -37,6 +43,9 @@ func (m *Model) byLocal(o Op) Answer {
 	case "groups":
 		p.groups = o.Groups
 	case "role":
+		if p.service && o.Role != "user" {
+			return refused("service_role")
+		}
 		p.role = o.Role
 	default:
 		panic("life: " + o.Do)
@@ -151,15 +160,15 @@ func (m *Model) submit(h holder) Answer {
 func (m *Model) job(o Op, h holder) Answer {
 	j := m.jobs[o.Job]
 	scope := map[string]string{"job-read": "jobs:read", "job-cancel": "jobs:cancel"}[o.Do]
-	code := ""
+	code, own := "", j.owner == h.owner || h.mode == "" && m.controls(h.owner, j.owner)
 	switch {
 	case h.mode == "late" && j.owner != h.owner:
 		code = h.late()
-	case j.owner != h.owner && o.Do == "job-read" && h.owner.role == "auditor":
+	case !own && o.Do == "job-read" && h.owner.role == "auditor":
 		if code = h.mayAudit(); code == "scope_missing" {
 			code = "job_not_found"
 		}
-	case j.owner != h.owner, h.mode == "late" && !j.submitted.Before(h.first.at):
+	case !own, h.mode == "late" && !j.submitted.Before(h.first.at):
 		code = "job_not_found"
 	default:
 		code = h.may(scope, j.owner, true)

@@ -60,6 +60,15 @@ func (h *House) World(people int) *World {
 	return w
 }
 
+// AddService makes a service for which the first two people answer.
+func (w *World) AddService() {
+	s, err := w.authority.CreateService(context.Background(), boss, authority.NewService{
+		Name: fmt.Sprintf("s-%d", w.n), Owners: []string{string(w.people[0]), string(w.people[1])},
+	}, authority.Idem{})
+	w.must(err)
+	w.people = append(w.people, s.ID)
+}
+
 // Do does an op with the real service.
 func (w *World) Do(o Op) Answer {
 	w.note = ""
@@ -196,6 +205,9 @@ func (w *World) byHolder(ctx context.Context, s *policy.Subject, o Op) (int, err
 			c.Lifetime, c.ExpiresAt = 0, w.clock.Now().Add(o.Span)
 		}
 		return w.made(w.authority.CreateToken(ctx, s, c, idem))
+	case "mint":
+		c := authority.Create{Name: o.Name, Scopes: o.Scopes, Lifetime: o.Span}
+		return w.made(w.authority.CreateServiceToken(ctx, s, string(w.people[len(w.people)-1]), c, authority.Idem{}))
 	case "rotate":
 		r := authority.Rotate{Token: w.id(o.On), Grace: &o.Span, Compromised: o.Compromised, ReplaceUnused: o.ReplaceUnused}
 		return w.made(w.authority.RotateToken(ctx, s, r, idem))
@@ -241,6 +253,17 @@ func (w *World) byLocal(ctx context.Context, o Op) (int, error) {
 	case "invite":
 		out, err := w.authority.Invite(ctx, boss, authority.NewUser{Name: w.table.NameOf(w.people[o.Who])}, authority.Idem{})
 		return w.made(authority.Issued{Secret: out.Code, Token: out.Token}, err)
+	case "owners":
+		c := authority.OwnerChange{Force: true}
+		switch o.Name {
+		case "add":
+			c.Add = []string{who}
+		case "remove":
+			c.Remove = []string{who}
+		case "group":
+			c.Group = w.group("a")
+		}
+		_, err = w.authority.SetOwners(ctx, boss, string(w.people[len(w.people)-1]), c)
 	case "offboard":
 		_, err = w.authority.Offboard(ctx, boss, who, false)
 	case "suspend-user":
