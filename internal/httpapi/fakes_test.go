@@ -132,17 +132,6 @@ func (s *tokenStore) Blocks(context.Context) ([]block.Block, error) {
 	return slices.Clone(s.blocks), s.dead
 }
 
-func (s *tokenStore) Consents(_ context.Context, who principal.ID) (out []principal.Consent, _ error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, c := range s.given {
-		if c.Giver == who || c.Taker == who {
-			out = append(out, c)
-		}
-	}
-	return out, s.dead
-}
-
 func (s *tokenStore) Reply(_ context.Context, k authority.ReplyKey, now time.Time) (authority.Reply, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"context"
 	"net/http"
 	"strings"
 	"testing"
@@ -173,4 +174,15 @@ func TestConsents(t *testing.T) {
 	if a := w.ask(t, post, "/v1/jobs/"+job+"/cancel", w.ann, ""); a.status != 200 {
 		t.Errorf("she cancels what she handed in: %d %s", a.status, a.body)
 	}
+}
+
+func (s *tokenStore) Consents(_ context.Context, who principal.ID) (out []principal.Consent, _ error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.given {
+		if c.Giver == who || c.Taker == who {
+			out = append(out, c)
+		}
+	}
+	return out, s.dead
 }
