@@ -69,7 +69,13 @@ func (t *Table) Bounds(id principal.ID, via token.ID) []budget.Bound {
 		return []budget.Bound{{Account: string(id), Level: budget.UserLevel, Budget: budget.Nothing}} // doubt tightens
 	}
 	var line []token.Token
-	t.line(via, func(k *token.Token) { line = append(line, *k) })
+	for generation := 0; via != "" && generation <= mostParents; generation++ {
+		k, ok := t.Token(via) // whole: use is booked under its family
+		if !ok {
+			break
+		}
+		line, via = append(line, k), k.Parent
+	}
 	return policy.Bounds(t.Rules(p.Groups), &p, line, t.now())
 }
 

@@ -45,6 +45,7 @@ func (s *shapes) of(k *token.Token) uint64 {
 	}
 	shape := *k
 	shape.ID, shape.Version, shape.Digest, shape.Name, shape.Owner, shape.Epochs = "", 0, token.Digest{}, "", "", principal.Epochs{}
+	shape.Account = ""
 	shape.Parent, shape.Family, shape.Generation, shape.Predecessor, shape.Successor, shape.IssuedBy, shape.Note = "", "", 0, "", "", "", ""
 	for _, t := range []*time.Time{&shape.RevokedAt, &shape.GraceUntil, &shape.IssuedAt, &shape.FixedEnd, &shape.BornAt, &shape.RenewedAt} {
 		*t = time.Time{}
@@ -64,7 +65,7 @@ func (s *shapes) of(k *token.Token) uint64 {
 
 func shapeKey(b []byte, k *token.Token) []byte {
 	b = append(b, byte(k.Kind), bit(k.EnforceRotation))
-	for _, d := range [...]time.Duration{k.Lifetime, k.Idle, k.Unused, k.MaxLifetime, k.RotateAfter} {
+	for _, d := range [...]time.Duration{k.Lifetime, k.Idle, k.Unused, k.MaxLifetime, k.RotateAfter, k.Budget.GPU, k.Budget.Per, time.Duration(k.Budget.Jobs)} {
 		b = binary.AppendVarint(b, int64(d))
 	}
 	for _, s := range [...]string{string(k.Standing), string(k.Reason), string(k.Jobs), string(k.Renewal)} {
@@ -106,6 +107,7 @@ const (
 	hasIssuer   // it was not issued by its owner
 	oddFamily   // its family's id is not one of ours
 	notAShortID // its id has not the usual length
+	hasAccount
 )
 
 // pack appends a token.
@@ -125,6 +127,7 @@ func (t *Table) pack(b []byte, k *token.Token) []byte {
 	set(!k.FixedEnd.IsZero(), hasFixed)
 	set(!k.RenewedAt.IsZero(), hasRenewed)
 	set(k.Note != "", hasNote)
+	set(k.Account != "", hasAccount)
 	set(k.IssuedBy != string(k.Owner), hasIssuer)
 	family, short := packFamily(k.Family)
 	set(!short, oddFamily)
@@ -159,7 +162,7 @@ func (t *Table) pack(b []byte, k *token.Token) []byte {
 	for _, text := range [...]struct {
 		has uint64
 		s   string
-	}{{hasParent, string(k.Parent)}, {hasSuccessor, string(k.Successor)}, {hasPredecessor, string(k.Predecessor)}, {hasIssuer, k.IssuedBy}, {hasNote, k.Note}} {
+	}{{hasParent, string(k.Parent)}, {hasSuccessor, string(k.Successor)}, {hasPredecessor, string(k.Predecessor)}, {hasIssuer, k.IssuedBy}, {hasNote, k.Note}, {hasAccount, string(k.Account)}} {
 		if has&text.has != 0 {
 			b = appendText(b, text.s)
 		}
@@ -244,6 +247,9 @@ func (t *Table) unpack(b []byte, k *token.Token) (o *owner, family []byte) {
 	}
 	if has&hasNote != 0 {
 		k.Note = u.text()
+	}
+	if has&hasAccount != 0 {
+		k.Account = token.Family(u.text())
 	}
 	if has&oddFamily != 0 {
 		k.Family = token.Family(u.text())

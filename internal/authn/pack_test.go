@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"pgregory.net/rapid"
 
+	"gradegate/internal/budget"
 	"gradegate/internal/policy"
 	"gradegate/internal/principal"
 	"gradegate/internal/token"
@@ -48,6 +49,8 @@ func set(t *rapid.T, f reflect.Value, name string) {
 		f.Set(reflect.ValueOf(token.Digest{
 			Pepper: rapid.Byte().Draw(t, name), Sum: [32]byte(rapid.SliceOfN(rapid.Byte(), 32, 32).Draw(t, name)),
 		}))
+	case budget.Budget:
+		f.Set(reflect.ValueOf(budget.Budget{GPU: time.Duration(rapid.Int64().Draw(t, name)), Per: time.Duration(rapid.Int64().Draw(t, name)), Jobs: rapid.Int().Draw(t, name)}))
 	case principal.Epochs:
 		f.Set(reflect.ValueOf(principal.Epochs{Credentials: rapid.Int64().Draw(t, name), Person: rapid.Int64().Draw(t, name)}))
 	case []netip.Prefix:

@@ -11,6 +11,7 @@ import (
 	"gradegate/internal/fault"
 	"gradegate/internal/grading"
 	"gradegate/internal/job"
+	"gradegate/internal/principal"
 	"gradegate/internal/token"
 )
 
@@ -132,4 +133,8 @@ func (s *jobStore) QuotaLines(_ context.Context, f grading.LineFilter) (out []gr
 		}
 	}
 	return out, nil
+}
+
+func (s *jobStore) Usage(context.Context, principal.ID, string, time.Time) (grading.Usage, error) {
+	return grading.Usage{Submissions: 1}, nil
 }
