@@ -49,6 +49,9 @@ type guess struct {
 // guessRate is how many wrong secrets one source may try with one id (R8.3).
 var guessRate = ratelimit.Limit{Events: 10, Per: time.Minute}
 
+// mostSources bounds for how many networks of each width failures are remembered.
+const mostSources = 1 << 16
+
 // mostRetry bounds Retry-After: a block of a year may be lifted tomorrow.
 const mostRetry = 24 * time.Hour
 

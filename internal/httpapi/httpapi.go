@@ -160,7 +160,7 @@ func New(d Deps) (*API, error) {
 		d.Limits = NewLimits(DefaultRates(), 1<<17)
 	}
 	if d.Failures == nil {
-		d.Failures = ratelimit.NewFailures(1 << 16)
+		d.Failures = ratelimit.NewFailures(mostSources)
 	}
 	if d.Blocks == nil {
 		d.Blocks = block.New(d.TrustedProxies)

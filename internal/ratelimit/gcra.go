@@ -1,14 +1,11 @@
-// Package ratelimit counts requests against time, in one atomic word per key.
+// Package ratelimit counts requests against time, in one word per key.
 //
 // It is the generic cell rate algorithm (ITU-T I.371): a key's state is the
 // instant at which its bucket is full again. Two uses are built on it: buckets
 // by key for requests that are allowed, and a budget of failures by address.
 package ratelimit
 
-import (
-	"sync/atomic"
-	"time"
-)
+import "time"
 
 // Limit is Events per Per, of which Burst may come at once (zero: Events).
 // Events is at least 1, and Per at least a microsecond for each of them: finer
@@ -35,25 +32,6 @@ func (l Limit) burst() int64 {
 		return int64(l.Burst)
 	}
 	return int64(max(1, l.Events))
-}
-
-// Take takes one event from the state, which is zero for a full bucket and else
-// the microsecond since 1970 at which it is full. It may be called concurrently
-// and allocates nothing.
-func (l Limit) Take(state *atomic.Int64, now time.Time) Decision {
-	for {
-		old := state.Load()
-		next, d := l.decide(old, now.UnixMicro())
-		if next == old || state.CompareAndSwap(old, next) {
-			return d
-		}
-	}
-}
-
-// Peek tells what Take would say, and takes nothing.
-func (l Limit) Peek(state *atomic.Int64, now time.Time) Decision {
-	_, d := l.decide(state.Load(), now.UnixMicro())
-	return d
 }
 
 // skew is how far the instants of concurrent callers may lie apart, in

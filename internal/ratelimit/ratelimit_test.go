@@ -18,19 +18,19 @@ func TestAgainstABucket(t *testing.T) {
 	for range 200 {
 		l := Limit{Events: 1 + r.IntN(20), Per: time.Duration(1+r.IntN(10)) * time.Second, Burst: 1 + r.IntN(10)}
 		step := float64(l.step())
-		var state atomic.Int64
+		b := NewBuckets[int](l, 1)
 		level, last, now := float64(l.Burst), t0, t0
 		for range 200 {
 			now = now.Add(time.Duration(r.IntN(1_000_000)) * time.Microsecond)
 			level = min(float64(l.Burst), level+float64(now.Sub(last).Microseconds())/step)
 			last = now
-			d := l.Take(&state, now)
+			d := b.Take(0, now)
 			if margin := level - 1; margin > -1e-6 != d.Allowed && (margin > 1e-6 || margin < -1e-6) {
 				t.Fatalf("%+v: level %v, allowed %v", l, level, d.Allowed)
 			}
 			if d.Allowed {
 				level--
-			} else if again := l.Peek(&state, now.Add(d.RetryAfter)); !again.Allowed {
+			} else if again := b.Peek(0, now.Add(d.RetryAfter)); !again.Allowed {
 				t.Fatalf("refused again after RetryAfter %v", d.RetryAfter)
 			}
 		}
@@ -101,12 +101,12 @@ func TestAgainstAWindow(t *testing.T) {
 	r := rand.New(rand.NewPCG(7, 8))
 	for range 100 {
 		l := Limit{Events: 1 + r.IntN(20), Per: time.Second, Burst: 1 + r.IntN(10)}
-		var state atomic.Int64
+		b := NewBuckets[int](l, 1)
 		var passed []int64
 		now := t0
 		for range 300 {
 			now = now.Add(time.Duration(r.IntN(100_000)) * time.Microsecond)
-			if !l.Take(&state, now).Allowed {
+			if !b.Take(0, now).Allowed {
 				continue
 			}
 			passed = append(passed, now.UnixMicro())
@@ -144,12 +144,12 @@ func TestConcurrentTakes(t *testing.T) {
 // the day.
 func TestClockSetBack(t *testing.T) {
 	l := Limit{Events: 60, Per: time.Minute}
-	var state atomic.Int64
-	l.Take(&state, t0.Add(24*time.Hour))
-	if d := l.Take(&state, t0); d.Allowed || d.RetryAfter != time.Second || d.Reset != time.Minute {
+	b := NewBuckets[int](l, 1)
+	b.Take(0, t0.Add(24*time.Hour))
+	if d := b.Take(0, t0); d.Allowed || d.RetryAfter != time.Second || d.Reset != time.Minute {
 		t.Errorf("%+v", d)
 	}
-	if d := l.Take(&state, t0.Add(time.Second)); !d.Allowed {
+	if d := b.Take(0, t0.Add(time.Second)); !d.Allowed {
 		t.Errorf("a second later: %+v", d)
 	}
 }

@@ -79,12 +79,12 @@ func ratio(v, base []float64) string {
 var onRE = regexp.MustCompile(`on http://(\S+)`)
 
 // serve builds a program and starts it.
-func serve(b *testing.B, dir, pkg string, args ...string) *target {
+func serve(b testing.TB, dir, pkg string, args ...string) *target {
 	b.Helper()
 	return start(b, build(b, dir, pkg), args...)
 }
 
-func build(b *testing.B, dir, pkg string) string {
+func build(b testing.TB, dir, pkg string) string {
 	b.Helper()
 	bin := filepath.Join(dir, filepath.Base(pkg))
 	if out, err := exec.Command("go", "build", "-o", bin, pkg).CombinedOutput(); err != nil {
@@ -94,7 +94,7 @@ func build(b *testing.B, dir, pkg string) string {
 }
 
 // start starts a program and reads its address from what it says.
-func start(b *testing.B, bin string, args ...string) *target {
+func start(b testing.TB, bin string, args ...string) *target {
 	b.Helper()
 	cmd := exec.Command(bin, args...)
 	cmd.Env = append(os.Environ(), "GRADEGATE_LIMITS_READS=1000000000", "GRADEGATE_LIMITS_VERIFIES=1000000000")
@@ -122,7 +122,7 @@ func start(b *testing.B, bin string, args ...string) *target {
 }
 
 // someone is the token of a person.
-func someone(b *testing.B, bin, data, addr string) string {
+func someone(b testing.TB, bin, data, addr string) string {
 	b.Helper()
 	code, err := exec.Command(bin, "user", "invite", "ann", "--data", data, "-o", "secret").Output()
 	if err != nil {
