@@ -40,7 +40,8 @@ fuzz: ## every fuzz target for FUZZTIME each
 
 bench: ## the figures of docs/performance.md, as ratios within one run
 	$(GO) test -run '^$$' -bench . -benchtime 300ms -benchmem ./internal/token ./internal/authn ./internal/journal ./internal/trail
-	$(GO) test -run "^$$" -bench Pairs -benchtime 1x ./test/bench
+	$(GO) test -run '^$$' -bench MillionSources -benchtime 1x ./internal/httpapi
+	$(GO) test -run "^$$" -bench 'Pairs|Guessing' -benchtime 1x ./test/bench
 
 build: ## a static binary
 	CGO_ENABLED=0 $(GO) build -trimpath -o gradegate ./cmd/gradegate

@@ -202,6 +202,16 @@ func (x *examination) token(ctx context.Context) {
 	x.scopes(t)
 	x.network(t)
 	x.sharing(t)
+	x.guesses(t)
+}
+
+// guesses tells of wrong secrets with the id of the token. They open nothing; but
+// its owner should know.
+func (x *examination) guesses(t api.Token) {
+	x.app.guesses.Store(0) // it is told here
+	if t.Guesses != nil && time.Since(t.Guesses.Last) < 7*24*time.Hour {
+		x.warn("guesses", "somebody knows the id of the token and not its secret: "+guessLine(*t.Guesses)+". Whoever guesses is slowed down, and you are not", "gradegate token rotate, for another id")
+	}
 }
 
 func (x *examination) end(t api.Token) {
