@@ -5,7 +5,7 @@ GO        ?= go
 FUZZTIME  ?= 10s
 PACKAGES  := ./...
 
-.PHONY: help test unit lint vet deps fuzz seeds torture bench demo build clean
+.PHONY: help test unit lint vet deps fuzz seeds torture bench growth plot demo build clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -38,10 +38,16 @@ demo: ## the whole story, once, on the built binary
 fuzz: ## every fuzz target for FUZZTIME each
 	@sh scripts/fuzz.sh $(FUZZTIME)
 
-bench: ## the figures of docs/performance.md, as ratios within one run
+bench: growth ## the figures of docs/performance.md, as ratios within one run
 	$(GO) test -run '^$$' -bench . -benchtime 300ms -benchmem ./internal/token ./internal/authn ./internal/journal ./internal/trail
 	$(GO) test -run '^$$' -bench MillionSources -benchtime 1x ./internal/httpapi
-	$(GO) test -run "^$$" -bench 'Pairs|Guessing' -benchtime 1x ./test/bench
+	$(GO) test -run '^$$' -bench 'Pairs|Guessing|Start' -benchtime 1x -timeout 60m ./test/bench
+
+growth: ## what lists, searches, revoke-all and the rest cost beside a million tokens
+	$(GO) test -run '^$$' -bench Growth -benchtime 1x -timeout 60m ./test/bench
+
+plot: ## docs/img/growth.svg, from what make growth has found
+	$(GO) run ./test/bench/plot
 
 build: ## a static binary
 	CGO_ENABLED=0 $(GO) build -trimpath -o gradegate ./cmd/gradegate

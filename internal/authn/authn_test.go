@@ -2,6 +2,7 @@ package authn
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -127,6 +128,38 @@ func TestEpochsEndEverything(t *testing.T) {
 	for _, shown := range []token.Presented{s.Presented(), p} {
 		if _, _, err := tab.Authenticate(shown, addr); err == nil {
 			t.Error("re-hire revived a credential")
+		}
+	}
+}
+
+// R6.5: it is one write, and in force at the next request, also where one user has
+// a hundred thousand tokens. The one that was stamped anew lives on.
+func TestEpochsEndAHundredThousand(t *testing.T) {
+	tab, _, kept, k := table(t)
+	shown := make([]token.Presented, 100_000)
+	for i := range shown {
+		p := token.Presented{Kind: token.Personal, Digest: token.Digest{Sum: [32]byte{byte(i), byte(i >> 8), byte(i >> 16), 1}}}
+		copy(p.Public[:], fmt.Sprintf("%012d", i))
+		r := k
+		r.ID, r.Digest = p.Public.ID(), p.Digest
+		tab.Apply(Change{Tokens: []token.Token{r}})
+		shown[i] = p
+	}
+	all := ann.RevokeAll(t0)
+	tab.Apply(Change{Principals: []principal.Principal{all}, Tokens: []token.Token{k.Restamp(all.Epochs)}})
+	for _, p := range shown {
+		if _, _, err := tab.Authenticate(p, addr); fault.CodeOf(err) != "token_revoked" {
+			t.Fatalf("after revoke-all: %v", err)
+		}
+	}
+	if _, _, err := tab.Authenticate(kept.Presented(), addr); err != nil {
+		t.Errorf("the kept token: %v", err)
+	}
+	gone, _ := all.Offboard(false, t0)
+	tab.Apply(Change{Principals: []principal.Principal{gone}})
+	for _, p := range append(shown, kept.Presented()) {
+		if _, _, err := tab.Authenticate(p, addr); err == nil {
+			t.Fatal("a token survived off-boarding")
 		}
 	}
 }

@@ -71,14 +71,11 @@ func (a *API) tokensOf(ctx context.Context, s *policy.Subject, owner principal.I
 		list = list[:in.Limit]
 		page.NextCursor = string(list[in.Limit-1].ID)
 	}
-	for _, t := range list {
-		v, err := a.viewToken(ctx, t)
-		if err != nil {
-			return page, err
-		}
-		page.Items = append(page.Items, v)
+	views, err := a.Authority.Views(ctx, list)
+	for _, v := range views {
+		page.Items = append(page.Items, a.showToken(ctx, v))
 	}
-	return page, nil
+	return page, err
 }
 
 var errCursor = fault.New(fault.Invalid, "cursor_invalid", "The cursor is not one of this list's.").

@@ -62,6 +62,11 @@ func (a *API) viewToken(ctx context.Context, t token.Token) (api.Token, error) {
 	if err != nil {
 		return api.Token{}, err
 	}
+	return a.showToken(ctx, v), nil
+}
+
+func (a *API) showToken(ctx context.Context, v authority.View) api.Token {
+	t := v.Token
 	spent, most := a.budgetOf(ctx, v)
 	out := api.Token{
 		Budget: spent, AtMost: most,
@@ -92,7 +97,7 @@ func (a *API) viewToken(ctx context.Context, t token.Token) (api.Token, error) {
 			out.LastUsed.IP = v.Use.Addr.String()
 		}
 	}
-	return out, nil
+	return out
 }
 
 // ends says in one sentence when a token ends, or that it has.

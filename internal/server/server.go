@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"time"
 
 	"gradegate/internal/audit"
@@ -65,6 +66,22 @@ type Server struct {
 // it a heap of a few megabytes would be collected dozens of times a second.
 const ballastSize = 96 << 20
 
+// headroom is about how much garbage there may be before it is collected.
+const headroom = 64 << 20
+
+// giveBack returns what the start has used to the system, and lets garbage grow
+// by the headroom and not by as much as there are tokens. Whoever has set GOGC
+// knows better.
+func giveBack() {
+	if os.Getenv("GOGC") == "" {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		debug.SetGCPercent(int(max(10, min(100, headroom*100/m.HeapAlloc)))) //nolint:gosec // between those two
+	}
+	debug.FreeOSMemory()
+}
+
 // Run serves until ctx ends. What people should see goes to stdout (at most
 // twelve lines), the log and the one-time invite of the first administrator to
 // stderr.
@@ -77,6 +94,7 @@ func Run(ctx context.Context, cfg config.Config, stdout, stderr io.Writer) error
 	if err := s.open(ctx); err != nil {
 		return errors.Join(err, s.close())
 	}
+	giveBack()
 	err := s.serve(ctx, stdout, stderr)
 	runtime.KeepAlive(s.ballast)
 	return errors.Join(err, s.close())

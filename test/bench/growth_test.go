@@ -52,7 +52,7 @@ func sizes(b *testing.B) (out []int) {
 // filled is an installation of n tokens. Making one of a million takes minutes.
 func filled(b *testing.B, n int) fill.Home {
 	b.Helper()
-	h, err := fill.Make(b.Context(), filepath.Join(cache, strconv.Itoa(n)), n, "")
+	h, err := fill.Make(b.Context(), filepath.Join(cache, strconv.Itoa(n)), n)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -225,10 +225,8 @@ var acts = []act{
 // list is a page as it is shown.
 func (n *node) list(ctx context.Context, owner principal.ID, after token.ID) error {
 	list, err := n.use.Tokens(ctx, admin, owner, after, page)
-	for _, k := range list {
-		if _, e := n.use.View(ctx, k); e != nil {
-			return e
-		}
+	if err == nil {
+		_, err = n.use.Views(ctx, list)
 	}
 	return err
 }

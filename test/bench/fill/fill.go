@@ -64,11 +64,10 @@ func (h *Home) Config() (store.TokensConfig, error) {
 	return store.TokensConfig{Dir: h.Dir, Keys: ring}, err
 }
 
-// Make fills a folder with n tokens, unless it holds them already. url is where
-// the database is; empty: in the folder.
-func Make(ctx context.Context, dir string, n int, url string) (Home, error) {
+// Make fills a folder with n tokens, unless it holds them already.
+func Make(ctx context.Context, dir string, n int) (Home, error) {
 	h := Home{Dir: dir, Tokens: n, Users: max(1, (n-n/crowdShare-known)/perUser)}
-	if url == "" && h.read() == nil {
+	if h.read() == nil {
 		return h, nil
 	}
 	if err := os.RemoveAll(dir); err != nil {
@@ -81,7 +80,6 @@ func Make(ctx context.Context, dir string, n int, url string) (Home, error) {
 	if err != nil {
 		return h, err
 	}
-	cfg.URL = url
 	s, err := store.OpenTokens(ctx, cfg)
 	if err != nil {
 		return h, err
