@@ -26,8 +26,9 @@ func (a *app) auditSearch() *cobra.Command {
 	c := &cobra.Command{
 		Use: "search", Short: "The newest lines that match", Args: cobra.NoArgs,
 		Long: `The newest lines that match, as a table of 120 columns. What is cut short there
-(…) is whole with -o json, which also has what the table leaves out.`,
-		Example: "  gradegate audit search --action token. --limit 20\n  gradegate audit search --outcome deny -o json",
+(…) is whole with -o json, which also has what the table leaves out. Of refusals that
+were counted (×), a number behind the network says from how many addresses they came.`,
+		Example: "  gradegate audit search --user ann --since 7d\n  gradegate audit search --action token. --limit 20\n  gradegate audit search --outcome deny -o json",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			values := url.Values{"limit": {strconv.Itoa(limit)}}
 			for name, v := range q {
@@ -51,7 +52,7 @@ func (a *app) auditSearch() *cobra.Command {
 		},
 	}
 	for name, what := range map[string]string{
-		"stream": "use or act", "actor": "who did it", "token": "with which token, or to which", "target": "to what", "owner": "whose it is",
+		"stream": "use or act", "user": "a user by name or id: what they did, what is theirs, what was done to them", "actor": "who did it", "token": "with which token, or to which", "target": "to what", "owner": "whose it is",
 		"action": "which action; token. is all that begin so", "outcome": "allow, deny or done", "ip": "from which address", "request": "of which request",
 		"reason": "for which reason", "since": "not before: 24h for a day ago, or 2026-11-24T00:00:00Z", "until": "before",
 	} {

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -53,7 +54,7 @@ func auditTable(events []api.AuditEvent, names map[string]string) result {
 		rows := make([][]string, len(events))
 		for i, e := range events {
 			rows[i] = []string{
-				e.At.Local().Format("2006-01-02 15:04:05"), what(e), e.Outcome, who(e.Actor, names), orDash(e.Token), orDash(e.Addr), orDash(e.Reason),
+				e.At.Local().Format("2006-01-02 15:04:05"), what(e), e.Outcome, who(e.Actor, names), orDash(e.Token), from(e), orDash(e.Reason),
 			}
 			for j, cell := range rows[i] {
 				rows[i][j] = clean(cell)
@@ -90,6 +91,14 @@ func what(e api.AuditEvent) string {
 		s += fmt.Sprintf(" ×%d", e.Count)
 	}
 	return s
+}
+
+// from is the address, or the network and how many addresses of it a count is of.
+func from(e api.AuditEvent) string {
+	if n := e.Detail["addresses"]; n != "" {
+		return fmt.Sprintf("%s (%s)", cmp.Or(e.Addr, "many"), n)
+	}
+	return orDash(e.Addr)
 }
 
 func who(actor string, names map[string]string) string {

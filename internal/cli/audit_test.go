@@ -121,12 +121,14 @@ func TestAuditTable(t *testing.T) {
 		{ID: "evt_1", At: birth, Action: "request", Outcome: "deny", Actor: "usr_1", Token: "tok_000000000001", Route: "GET /v1/whoami", Addr: "192.0.2.1", Reason: "token_expired"},
 		{ID: "evt_2", At: birth, Action: "token.revoke", Outcome: "done", Actor: "usr_2", Target: "tok_2", Route: "ignored"},
 		{ID: "evt_3", At: birth, Action: "authenticate.more", Outcome: "deny", Addr: "198.51.0.0/24", Reason: "token_unknown", Count: 7},
+		{ID: "evt_4", At: birth, Action: "authenticate.more", Outcome: "deny", Addr: "198.51.0.0/16", Count: 9, Detail: map[string]string{"addresses": "5"}},
 	}})
 	got := m.run("", "audit", "search", "--url", f.url)
 	for _, row := range []string{
 		"WHEN WHAT OUTCOME WHO TOKEN FROM WHY",
 		" GET /v1/whoami deny ann tok_000000000001 192.0.2.1 token_expired\n",
 		" token.revoke tok_2 done usr_2 - - -\n",
+		" authenticate.more ×9 deny - - 198.51.0.0/16 (5) -\n",
 		" authenticate.more ×7 deny - - 198.51.0.0/24 token_unknown\n",
 	} {
 		if plain := strings.Join(strings.FieldsFunc(got.out, func(r rune) bool { return r == ' ' }), " "); !strings.Contains(plain, row) {

@@ -93,3 +93,33 @@ func TestTrim(t *testing.T) {
 	m.run("", "audit", "trim", "--dry-run", "--list").want(t, 2, "", "two different questions")
 	m.run("", "audit", "trim", "--dir", dir).want(t, 2, "", "only the server drops anything")
 }
+
+// In the files a user is found by name, from the line of the creation; a name that nobody
+// has is a mistake.
+func TestSearchByName(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	dir := filepath.Join(m.home, "audit")
+	trailIn(t, dir, 3)
+	tr, err := trail.Open(trail.Config{Dir: dir, Key: keys.New([keys.Size]byte{7}), Now: func() time.Time { return birth }, NewID: func() string { return "own" }, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	made := func(id, name string) audit.Event {
+		return audit.Event{ID: "made_" + id, At: birth, Action: audit.UserCreate, Outcome: audit.Done, Actor: "local:0", Target: id, Owner: id, Detail: map[string]string{"name": name}}
+	}
+	if err := tr.Effects(t.Context(), []audit.Event{made("usr_ann", "ann"), made("usr_annabel", "annabel")}); err != nil {
+		t.Fatal(err)
+	}
+	if err := tr.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, flag := range []string{"--user ann", "--user usr_ann"} {
+		got := m.run("", strings.Fields("audit search -o name --dir "+dir+" "+flag)...)
+		if n := len(strings.Fields(got.out)); n != 7 || !strings.Contains(got.out, "made_usr_ann\n") || strings.Contains(got.out, "annabel") {
+			t.Errorf("%s: %s %s", flag, got.out, got.errout)
+		}
+	}
+	m.run("", strings.Fields("audit search -o name --actor ann --dir "+dir)...).want(t, 0, "act_0\n", "")
+	m.run("", strings.Fields("audit search --user bob --dir "+dir)...).want(t, 3, "", "no user named")
+}

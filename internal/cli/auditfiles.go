@@ -5,14 +5,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net/url"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"gradegate/api"
+	"gradegate/internal/audit"
 	"gradegate/internal/config"
+	"gradegate/internal/fault"
 	"gradegate/internal/server"
 	"gradegate/internal/trail"
 )
@@ -41,12 +45,39 @@ func (a *app) searchTrail(cmd *cobra.Command, dir string, v url.Values, limit in
 	if err := errors.Join(errs[:]...); err != nil {
 		return nil, usage{err, cmd.CommandPath()}
 	}
+	q.User = v.Get("user")
+	for _, user := range []*string{&q.User, &q.Actor, &q.Owner} {
+		id, err := userInFiles(cmd.Context(), dir, *user)
+		if err != nil {
+			return nil, err
+		}
+		*user = id
+	}
 	found, err := trail.Search(cmd.Context(), dir, q)
 	events := make([]api.AuditEvent, len(found))
 	for i, f := range found {
 		events[i] = server.WireEvent(f)
 	}
 	return events, err
+}
+
+// userInFiles is the id behind a name, from the line of the user's creation; ids and
+// what is no user stay as they are.
+func userInFiles(ctx context.Context, dir, name string) (string, error) {
+	if name == "" || name == "system" || strings.HasPrefix(name, "usr_") || strings.HasPrefix(name, "local:") {
+		return name, nil
+	}
+	made, err := trail.Search(ctx, dir, trail.Query{Stream: trail.Act, Action: string(audit.UserCreate), Text: name, Limit: math.MaxInt32})
+	if err != nil {
+		return "", err
+	}
+	for _, f := range slices.Backward(made) {
+		if f.Detail["name"] == name {
+			return f.Target, nil
+		}
+	}
+	return "", fault.New(fault.NotFound, "user_not_found", "The files tell of no user named %q.", name).
+		WithFix("gradegate audit search --dir %s --action user.create", dir)
 }
 
 // trailFolder is where the server of the data folder keeps its trail: by the

@@ -121,9 +121,9 @@ type Observation struct {
 
 // AuditQuery selects lines of the trail; zero members do not select.
 type AuditQuery struct {
-	Stream, Actor, Token, Target, Owner, Action, Outcome, Addr, Request, Reason string
-	Since, Until                                                                time.Time
-	Limit                                                                       int
+	Stream, User, Actor, Token, Target, Owner, Action, Outcome, Addr, Request, Reason string
+	Since, Until                                                                      time.Time
+	Limit                                                                             int
 }
 
 // Lines selects what is read of a stream: from Since to before Until (zero: to

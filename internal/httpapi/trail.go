@@ -17,6 +17,7 @@ type auditIn struct {
 	Stream  string `query:"stream" enum:"use,act" doc:"use: every verification; act: everything that changed something"`
 	Since   string `query:"since" maxLength:"40" doc:"RFC 3339, or a span back from now such as 24h or 7d"`
 	Until   string `query:"until" maxLength:"40"`
+	User    string `query:"user" maxLength:"200" doc:"A user's id or name: what they did, what is theirs, and what was done to them"`
 	Actor   string `query:"actor" maxLength:"200" doc:"A user's id or name, local:UID or system"`
 	Token   string `query:"token" maxLength:"40" doc:"A token's public id"`
 	Target  string `query:"target" maxLength:"200"`
@@ -42,6 +43,9 @@ func (a *API) searchAudit(ctx context.Context, s *policy.Subject, in *auditIn) (
 	}
 	var err error
 	if q.Actor, err = a.userID(ctx, s, in.Actor); err != nil {
+		return page, err
+	}
+	if q.User, err = a.userID(ctx, s, in.User); err != nil {
 		return page, err
 	}
 	if q.Owner, err = a.userID(ctx, s, in.Owner); err != nil {

@@ -53,7 +53,7 @@ func (s *Server) limits() *httpapi.Limits {
 
 func (s *Server) search(ctx context.Context, q httpapi.AuditQuery) ([]api.AuditEvent, error) {
 	found, err := trail.Search(ctx, s.trail.Dir, trail.Query{
-		Stream: q.Stream, Since: q.Since, Until: q.Until, Actor: q.Actor, Token: q.Token, Target: q.Target, Owner: q.Owner,
+		Stream: q.Stream, Since: q.Since, Until: q.Until, User: q.User, Actor: q.Actor, Token: q.Token, Target: q.Target, Owner: q.Owner,
 		Action: q.Action, Outcome: q.Outcome, Addr: q.Addr, Request: q.Request, Reason: q.Reason, Limit: q.Limit,
 	})
 	if err != nil {

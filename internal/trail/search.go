@@ -23,6 +23,7 @@ type Query struct {
 	Token        string
 	Target       string
 	Owner        string
+	User         string // who did it, whose it is, or to whom it was done
 	Action       string // exact, or a prefix that ends in a dot
 	Outcome      string
 	Addr         string
@@ -42,7 +43,8 @@ type Found struct {
 func (q *Query) matches(e *audit.Event) bool {
 	is := func(want, have string) bool { return want == "" || want == have }
 	action := is(q.Action, string(e.Action)) || strings.HasSuffix(q.Action, ".") && strings.HasPrefix(string(e.Action), q.Action)
-	return action && is(q.Actor, e.Actor) && (is(q.Token, e.Token) || q.Token == e.Target) && is(q.Target, e.Target) && is(q.Owner, e.Owner) &&
+	user := q.User == "" || q.User == e.Actor || q.User == e.Owner || q.User == e.Target
+	return action && user && is(q.Actor, e.Actor) && (is(q.Token, e.Token) || q.Token == e.Target) && is(q.Target, e.Target) && is(q.Owner, e.Owner) &&
 		is(q.Outcome, string(e.Outcome)) && is(q.Addr, e.Addr) && is(q.Request, e.Request) && is(q.Reason, e.Reason) &&
 		(q.Since.IsZero() || !e.At.Before(q.Since)) && (q.Until.IsZero() || e.At.Before(q.Until))
 }
@@ -51,7 +53,7 @@ func (q *Query) matches(e *audit.Event) bool {
 // saves decoding nearly all lines.
 func (q *Query) needles() [][]byte {
 	var out [][]byte
-	for _, s := range []string{q.Actor, q.Token, q.Target, q.Owner, q.Action, q.Outcome, q.Addr, q.Request, q.Reason} {
+	for _, s := range []string{q.Actor, q.Token, q.Target, q.Owner, q.User, q.Action, q.Outcome, q.Addr, q.Request, q.Reason} {
 		quoted := (&audit.Event{ID: s}).Encode()
 		if id := idOf(quoted); s != "" && string(id) == s { // it is stored as it is
 			out = append(out, id)
