@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"net/http"
 	"net/url"
 	"time"
 )
@@ -62,4 +63,85 @@ func (c *Client) Refusals(ctx context.Context) ([]Explanation, error) {
 // enough to ask, also once it has ended.
 func (c *Client) Explain(ctx context.Context, request string) (Explanation, error) {
 	return get[Explanation](ctx, c, "/v1/explain/"+seg(request), url.Values{})
+}
+
+// DryRunPolicy asks what rules of a level would have refused of what was allowed.
+type DryRunPolicy struct {
+	Rules Rules  `json:"rules"`
+	Since string `json:"since,omitempty"`                          // RFC 3339, or a span back from now; default 30d
+	Top   int    `json:"top,omitempty" minimum:"1" maximum:"1000"` // how many tokens, addresses and notices are listed; default 20
+}
+
+// DryRun is what rules would have refused, had they been in force since then.
+type DryRun struct {
+	Policy string     `json:"policy"`
+	Rules  Rules      `json:"rules"`
+	Since  time.Time  `json:"since"`
+	Until  time.Time  `json:"until"`            // as far as was read
+	Begins *time.Time `json:"begins,omitempty"` // when the trail begins, if that is later
+	// Complete is false if the time was over first: what lies behind Until was not
+	// looked at.
+	Complete bool `json:"complete"`
+	// Decisions were allowed in that time. Each was judged, or is counted by why not.
+	Decisions  int            `json:"decisions"`
+	Judged     int            `json:"judged"`
+	NotJudged  map[string]int `json:"not_judged"`
+	NotClaimed []string       `json:"not_claimed"` // demands that recorded uses tell nothing of
+	Refused    int            `json:"refused"`
+	Marked     int            `json:"marked"` // by networks that only observe
+
+	ByRule      []DryRunRule    `json:"by_rule"`
+	Tokens      []DryRunToken   `json:"tokens"` // the most used first
+	TokensTotal int             `json:"tokens_total"`
+	Addresses   []DryRunAddress `json:"addresses"`
+	Notices     []DryRunNotice  `json:"notices"` // drafts; nobody was sent one
+	UsersTotal  int             `json:"users_total"`
+}
+
+// DryRunRule is what one demand would have refused.
+type DryRunRule struct {
+	Rule    string    `json:"rule"`
+	Policy  string    `json:"policy"` // whose demand it is
+	Uses    int       `json:"uses"`
+	Submits int       `json:"submits"`
+	Tokens  int       `json:"tokens"`
+	Users   int       `json:"users"`
+	First   time.Time `json:"first"`
+	Last    time.Time `json:"last"`
+}
+
+// DryRunToken is a token of which uses would have been refused.
+type DryRunToken struct {
+	TokenID   string    `json:"token_id"`
+	Name      string    `json:"name"`
+	Kind      string    `json:"kind"`
+	UserID    string    `json:"user_id"`
+	User      string    `json:"user"`
+	Rules     []string  `json:"rules"`
+	Uses      int       `json:"uses"`
+	Submits   int       `json:"submits"`
+	Jobs      []string  `json:"jobs"`      // that would not have been made; some of them
+	Addresses []string  `json:"addresses"` // some of them
+	First     time.Time `json:"first"`
+	Last      time.Time `json:"last"`
+}
+
+// DryRunAddress is where refused uses would have come from.
+type DryRunAddress struct {
+	IP   string `json:"ip"`
+	Uses int    `json:"uses"`
+}
+
+// DryRunNotice is the draft of what a person is told before.
+type DryRunNotice struct {
+	UserID string `json:"user_id"`
+	User   string `json:"user"`
+	Email  string `json:"email,omitempty"`
+	Text   string `json:"text"`
+}
+
+// DryRunPolicy plays recorded decisions again under other rules of a level.
+func (c *Client) DryRunPolicy(ctx context.Context, level string, r DryRunPolicy) (out DryRun, err error) {
+	err = c.do(ctx, call{method: http.MethodPost, path: "/v1/policies/" + seg(level) + "/dry-run", body: r, once: true}, &out)
+	return out, err
 }

@@ -15,7 +15,7 @@ import (
 
 func (a *app) policyCmd() *cobra.Command {
 	c := &cobra.Command{Use: "policy", Short: "What is demanded of tokens (for administrators)"}
-	c.AddCommand(a.policyList(), a.policyShow(), a.policySet())
+	c.AddCommand(a.policyList(), a.policyShow(), a.policyTest(), a.policySet())
 	return c
 }
 
@@ -89,8 +89,9 @@ func (a *app) policySet() *cobra.Command {
 		Long: `Changes what the platform or a group demands of tokens; what no flag names stays as it
 is, and "none" takes a demand away. Of all policies that bear on a person the strictest
 wins. A change that ends tokens earlier comes into force after 14 days, unless --from
-says when; --preview changes nothing and lists those tokens. People are put into groups
-with: gradegate user set NAME --group GROUP`,
+says when; --preview changes nothing and lists those tokens, and policy test says what the
+change would have refused lately. People are put into groups with: gradegate user set
+NAME --group GROUP`,
 		Example: `  gradegate policy set platform --max-lifetime 180d --preview
   gradegate policy set interns --idle 7d --max-lifetime 90d
   gradegate policy set interns --gpu-hours 20 --per 7d --concurrent 2
@@ -104,18 +105,10 @@ with: gradegate user set NAME --group GROUP`,
 			if err != nil {
 				return err
 			}
-			now, err := client.PolicyByName(cmd.Context(), args[0])
+			rules, err := proposed(cmd, client, args[0], &given)
 			if err != nil {
 				return err
 			}
-			rules := now.Rules
-			if now.Coming != nil {
-				rules = *now.Coming
-			}
-			if now.ETag == "" && now.Name == "platform" {
-				rules = api.Rules{} // the defaults stay defaults
-			}
-			change(&rules, &given, cmd.Flags())
 			if b := spend.over(rules.Budget, cmd.Flags()); b != nil {
 				rules.Budget = b
 			}
@@ -126,9 +119,19 @@ with: gradegate user set NAME --group GROUP`,
 			return a.printPolicySet(out)
 		},
 	}
+	rulesFlags(c.Flags(), &given)
 	f := c.Flags()
+	spend.add(f, "each person")
+	f.StringVar(&from, "from", "", "when it comes into force, such as 2027-01-31T18:00:00Z")
+	f.BoolVar(&force, "force", false, "accept networks that lock you out yourself")
+	f.BoolVar(&preview, "preview", false, "change nothing, and list the tokens that would end earlier")
+	return c
+}
+
+// rulesFlags are the flags that name demands.
+func rulesFlags(f *pflag.FlagSet, given *api.Rules) {
 	for _, s := range spans {
-		f.StringVar(s.of(&given), s.flag, "", s.help+`, such as 90d; or none`)
+		f.StringVar(s.of(given), s.flag, "", s.help+`, such as 90d; or none`)
 	}
 	f.StringVar(&given.Rotation, "rotation", "", "what happens when rotation is due: warn or enforce")
 	f.BoolVar(&given.SessionsOnly, "sessions-only", false, "people have no tokens but sessions (=false: no more)")
@@ -136,11 +139,23 @@ with: gradegate user set NAME --group GROUP`,
 	f.StringArrayVar(&given.AllowedCIDRs, "cidr", nil, "network that tokens may be used from (again for more); none: from everywhere")
 	f.BoolVar(&given.Observe, "observe", false, "mark a use from elsewhere and do not refuse it (=false: refuse it)")
 	f.StringVar(&given.Leaks, "leaks", "", "what becomes of a reported token: revoke or quarantine (the platform's only)")
-	spend.add(f, "each person")
-	f.StringVar(&from, "from", "", "when it comes into force, such as 2027-01-31T18:00:00Z")
-	f.BoolVar(&force, "force", false, "accept networks that lock you out yourself")
-	f.BoolVar(&preview, "preview", false, "change nothing, and list the tokens that would end earlier")
-	return c
+}
+
+// proposed are the rules of a level with what flags change of them.
+func proposed(cmd *cobra.Command, client *api.Client, level string, given *api.Rules) (api.Rules, error) {
+	now, err := client.PolicyByName(cmd.Context(), level)
+	if err != nil {
+		return api.Rules{}, err
+	}
+	rules := now.Rules
+	if now.Coming != nil {
+		rules = *now.Coming
+	}
+	if now.ETag == "" && now.Name == "platform" {
+		rules = api.Rules{} // the defaults stay defaults
+	}
+	change(&rules, given, cmd.Flags())
+	return rules, nil
 }
 
 // change takes over what flags were given.
