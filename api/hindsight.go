@@ -145,3 +145,55 @@ func (c *Client) DryRunPolicy(ctx context.Context, level string, r DryRunPolicy)
 	err = c.do(ctx, call{method: http.MethodPost, path: "/v1/policies/" + seg(level) + "/dry-run", body: r, once: true}, &out)
 	return out, err
 }
+
+// Advice is which rights of a token were used lately, and what it could do without.
+type Advice struct {
+	TokenID string     `json:"token_id"`
+	Name    string     `json:"name"`
+	Kind    string     `json:"kind"`
+	UserID  string     `json:"user_id"`
+	User    string     `json:"user"`
+	Since   time.Time  `json:"since"` // what is known begins here
+	Until   time.Time  `json:"until"`
+	Days    int        `json:"days"`
+	Uses    int        `json:"uses"` // of it, its predecessors and its children
+	LastUse *time.Time `json:"last_use,omitempty"`
+
+	Scopes           []string `json:"scopes"` // that it has
+	UsedScopes       []string `json:"used_scopes"`
+	UnusedScopes     []string `json:"unused_scopes"`
+	Competitions     []string `json:"competitions"`
+	UsedCompetitions []string `json:"used_competitions"`
+	UsedNetworks     []string `json:"used_networks"`
+
+	// Narrow is the request that takes away what was not used; left out: nothing is
+	// to be taken away, or nothing is advised, and Untold says why.
+	Narrow     *NarrowToken `json:"narrow,omitempty"`
+	Command    string       `json:"command,omitempty"`
+	Confidence string       `json:"confidence"` // high, medium or low
+	Detail     string       `json:"detail"`
+	Untold     []string     `json:"untold"`
+}
+
+// AdviseToken says which rights of a token were not used; since "" is 30 days.
+func (c *Client) AdviseToken(ctx context.Context, id, since string) (Advice, error) {
+	return get[Advice](ctx, c, "/v1/tokens/"+seg(id)+"/advice", sinceQuery(since))
+}
+
+// AdviseTokens does so for the caller's active tokens, or for everybody's.
+func (c *Client) AdviseTokens(ctx context.Context, since string, all bool) ([]Advice, error) {
+	q := sinceQuery(since)
+	if all {
+		q.Set("all", "true")
+	}
+	page, err := get[Page[Advice]](ctx, c, "/v1/advice", q)
+	return page.Items, err
+}
+
+func sinceQuery(since string) url.Values {
+	q := url.Values{}
+	if since != "" {
+		q.Set("since", since)
+	}
+	return q
+}

@@ -61,7 +61,7 @@ func (a *app) hintDryRun(out api.DryRun) {
 		a.hint("The trail begins on %s only.", when(out.Begins))
 	}
 	if len(out.NotClaimed) > 0 {
-		a.hint("Of these demands recorded uses tell nothing: %s. They bear on what is made or reported.", strings.Join(out.NotClaimed, ", "))
+		a.hint("Of these demands recorded uses tell nothing: %s. They bear on what is made, reported or spent.", strings.Join(out.NotClaimed, ", "))
 	}
 }
 

@@ -18,7 +18,7 @@ import (
 
 func (a *app) tokenCmd() *cobra.Command {
 	c := &cobra.Command{Use: "token", Short: "Your tokens: make, see, narrow, rotate, revoke"}
-	c.AddCommand(a.tokenCreate(), a.tokenEnsure(), a.tokenList(), a.tokenShow(), a.tokenPrint(), a.tokenImport(), a.tokenNarrow(), a.tokenRotate(), a.tokenRenew(),
+	c.AddCommand(a.tokenCreate(), a.tokenEnsure(), a.tokenList(), a.tokenShow(), a.tokenPrint(), a.tokenAdvise(), a.tokenImport(), a.tokenNarrow(), a.tokenRotate(), a.tokenRenew(),
 		a.tokenRevoke(), a.tokenRevokeAll(), a.tokenSuspend(), a.tokenResume())
 	return c
 }

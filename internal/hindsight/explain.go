@@ -101,6 +101,7 @@ var causes = map[string]cause{
 	"not_found":               {"right", "there is no such thing, or it is not the owner's"},
 	"job_not_found":           {"right", "there is no such job, or it is not the owner's"},
 	"token_not_found":         {"right", "there is no such token, or it is not the owner's"},
+	"service_ownerless":       {"right", "nobody answers for the service, so that its tokens only read and cancel its own jobs"},
 	"sessions_only":           {"right", "policy allows sessions only"},
 	"audit_unavailable":       {"record", "the trail could not be written, and without a record nothing is granted"},
 }

@@ -35,7 +35,7 @@ func (a *API) explain(ctx context.Context, s *policy.Subject, in *explainIn) (ap
 		return api.Explanation{}, errNoRequest
 	}
 	var line *audit.Event
-	err := a.reading(ctx, func(ctx context.Context) error {
+	err := a.reading(ctx, a.lookups, func(ctx context.Context) error {
 		found, err := a.linesOf(ctx, in.ID, at)
 		for i := range found {
 			// Of what is announced and then refused, the refusal.
@@ -72,7 +72,7 @@ func (a *API) explainRefusals(ctx context.Context, s *policy.Subject, _ *None) (
 		return page, nil
 	}
 	var last []audit.Event
-	err := a.reading(ctx, func(ctx context.Context) error {
+	err := a.reading(ctx, a.lookups, func(ctx context.Context) error {
 		for _, back := range []time.Duration{time.Hour, 24 * time.Hour} {
 			_, err := a.Lines(ctx, Lines{Stream: "use", Since: a.Now().Add(-back), Slack: time.Minute, Text: text}, func(e *audit.Event) error {
 				if e.Outcome == audit.Deny && e.Request != "" && possesses(s, e) {
@@ -163,7 +163,7 @@ func (a *API) counted(ctx context.Context, at time.Time) error {
 }
 
 var (
-	errReadings = fault.New(fault.Limited, "too_many_readings", "Others are reading the trail at this moment, and two at a time are enough for its disk.").
+	errReadings = fault.New(fault.Limited, "too_many_readings", "Others are reading the trail at this moment, as many as its disk should bear at a time.").
 			WithFix("Try again in a few seconds.").WithRetry(3 * time.Second)
 	errReadingTime = fault.New(fault.Unavailable, "reading_too_long", "The trail could not be read in the time that a request has.").
 			WithFix("Ask about a shorter time, or search on the server's machine: gradegate audit search --data DIR")
@@ -173,13 +173,13 @@ var (
 const readingTime = 40 * time.Second
 
 // reading does what reads the trail at length: few at a time, and not for long.
-func (a *API) reading(ctx context.Context, do func(context.Context) error) error {
+func (a *API) reading(ctx context.Context, places chan struct{}, do func(context.Context) error) error {
 	if a.Lines == nil {
 		return errNoSearch
 	}
 	select {
-	case a.readings <- struct{}{}:
-		defer func() { <-a.readings }()
+	case places <- struct{}{}:
+		defer func() { <-places }()
 	default:
 		return errReadings
 	}

@@ -146,7 +146,8 @@ type API struct {
 	known   identities
 	needed  requirements
 
-	readings    chan struct{} // taken by whoever reads the trail at length
+	readings    chan struct{} // taken by whoever reads weeks of the trail
+	lookups     chan struct{} // and by whoever looks for one request in it
 	followEvery time.Duration // how often a followed log looks for more
 	bodyTime    time.Duration // how long a client may take to send a small body
 	closing     chan struct{} // closed when followed logs are to end
@@ -177,7 +178,7 @@ func New(d Deps) (*API, error) {
 	}
 	a := &API{
 		Deps: d, mux: http.NewServeMux(), routes: map[string]*route{}, proxies: p,
-		readings: make(chan struct{}, 2), followEvery: time.Second, bodyTime: 10 * time.Second, closing: make(chan struct{}),
+		readings: make(chan struct{}, 2), lookups: make(chan struct{}, 8), followEvery: time.Second, bodyTime: 10 * time.Second, closing: make(chan struct{}),
 	}
 	a.known.init()
 	return a, a.mount()

@@ -26,6 +26,8 @@ type jobsIn struct {
 	Paging
 }
 
+func (in *jobsIn) contest() string { return in.Competition }
+
 func (a *API) listJobs(ctx context.Context, s *policy.Subject, in *jobsIn) (api.Page[api.Job], error) {
 	page := api.Page[api.Job]{Items: []api.Job{}}
 	f := grading.Filter{Competition: in.Competition, State: job.State(in.State), Before: job.ID(in.Cursor), Limit: in.Limit + 1}

@@ -73,7 +73,7 @@ func (a *API) dryRunPolicy(ctx context.Context, _ *policy.Subject, in *dryRunIn)
 		top = usualTop
 	}
 	out := api.DryRun{Policy: name, Rules: viewRules(rules), Since: since, Until: a.Now(), Complete: true, NotClaimed: notClaimed(rules)}
-	err = a.reading(ctx, func(ctx context.Context) error {
+	err = a.reading(ctx, a.readings, func(ctx context.Context) error {
 		t, err := a.rehearse(ctx, name, rules, &out)
 		if t == nil {
 			return err
@@ -93,7 +93,7 @@ func notClaimed(r policy.Rules) []string {
 	for _, d := range []struct {
 		name string
 		is   bool
-	}{{"lifetime", r.Lifetime > 0}, {"max_per_user", r.MaxPersonal > 0}, {"leaks", r.Quarantine}} {
+	}{{"lifetime", r.Lifetime > 0}, {"max_per_user", r.MaxPersonal > 0}, {"leaks", r.Quarantine}, {"budget", !r.Budget.IsZero()}} {
 		if d.is {
 			out = append(out, d.name)
 		}

@@ -84,6 +84,8 @@ func table() []route {
 		{post, "/v1/tokens/import", "importTokens", Changing, changes | admins | bulky, &policy.TokenImport, "Take over tokens of an earlier system (on the server's machine)", handle((*API).importTokens)},
 		{post, "/v1/tokens/revoke-all", "revokeAllTokens", Changing, changes | tightens, &policy.TokenRevoke, "End all of one's own tokens", handle((*API).revokeAllTokens)},
 		{get, "/v1/tokens/{id}", "getToken", Reading, 0, nil, "Show a token by id, name or \"self\"", handle((*API).getToken)},
+		{get, "/v1/tokens/{id}/advice", "adviseToken", Reading, long, nil, "Tell which rights of a token were not used", handle((*API).adviseToken)},
+		{get, "/v1/advice", "adviseTokens", Reading, long, nil, "Tell which rights of one's tokens, or of everybody's, were not used", handle((*API).adviseAll)},
 		{put, "/v1/tokens/by-name/{id}", "ensureToken", Changing, changes | creates, &policy.TokenCreate, "Give one's token of a name, and make it if there is none", handle((*API).ensureToken)},
 		{patch, "/v1/tokens/{id}", "narrowToken", Changing, changes, nil, "Take rights away from a token", handle((*API).narrowToken)},
 		{del, "/v1/tokens/{id}", "revokeToken", Changing, changes | tightens, nil, "Revoke a token for good", handle((*API).revokeToken)},

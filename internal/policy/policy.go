@@ -256,6 +256,19 @@ func hasRole(role principal.Role, a Action) bool {
 	return false
 }
 
+// MayNeed are the scopes that a decision about an action may have asked for, of an
+// owner of a role: what the action needs, and, as it may have been about somebody
+// else's things, what the role does.
+func MayNeed(a Action, role principal.Role) (scopes []string) {
+	if a.Scope != "" {
+		scopes = append(scopes, a.Scope)
+	}
+	if hasRole(role, a) {
+		scopes = append(scopes, roleScope(role))
+	}
+	return scopes
+}
+
 func roleScope(role principal.Role) string {
 	if role == principal.Auditor {
 		return ScopeAudit

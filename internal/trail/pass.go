@@ -72,7 +72,10 @@ func Each(ctx context.Context, dir string, p Pass, do func(*audit.Event) error) 
 		}
 		return nil
 	})
-	if err != nil && !errors.Is(err, errStop) {
+	switch {
+	case errors.Is(err, journal.ErrRemoved): // trimmed meanwhile, before the first line
+		return Each(ctx, filepath.Dir(dir), p, do)
+	case err != nil && !errors.Is(err, errStop):
 		return begins, fmt.Errorf("trail: %w", err)
 	}
 	return begins, stopped

@@ -45,3 +45,36 @@ func total(m map[string]int) (n int) {
 	}
 	return n
 }
+
+// B18: what was not used can be taken away with the command that is named, and
+// what was used works afterwards.
+func TestTokenAdvise(t *testing.T) {
+	w := start(t)
+	w.must("boss", "login", "--invite", w.code)
+	w.must("boss", "competition", "apply", "examples/iris")
+	w.must("ann", "login", "--invite", w.local("user", "invite", "ann", "-o", "secret"))
+	secret := w.file("ci", w.must("ann", "token", "create", "--name", "ci", "-o", "secret"))
+	use := func() {
+		t.Helper()
+		w.must("ann", "submit", "iris", "examples/iris/predictions.csv", "--wait", "--token-file", secret)
+		w.must("ann", "job", "list", "--token-file", secret)
+		w.must("ann", "competition", "show", "iris", "--token-file", secret)
+	}
+	use()
+	x := object[api.Advice](t, w.must("ann", "token", "advise", "ci", "-o", "json"))
+	if x.Narrow == nil || slices.Contains(x.UsedScopes, "jobs:cancel") || !slices.Contains(x.UsedScopes, "jobs:submit") || !slices.Equal(x.UsedCompetitions, []string{"iris"}) || x.Confidence != "low" {
+		t.Fatalf("%+v", x)
+	}
+	w.must("ann", strings.Fields(x.Command)[1:]...)
+	use()
+	k := object[api.Token](t, w.must("ann", "token", "show", "ci", "-o", "json"))
+	if slices.Contains(k.Scopes, "jobs:cancel") || !slices.Equal(k.Competitions, []string{"iris"}) || len(k.AllowedCIDRs) != 1 {
+		t.Errorf("%+v", k)
+	}
+	if x = object[api.Advice](t, w.must("ann", "token", "advise", "ci", "-o", "json")); x.Narrow != nil {
+		t.Errorf("there is more to take away: %+v", x)
+	}
+	if out := w.must("boss", "token", "advise", "--everybody"); !strings.Contains(out, "ann") || !strings.Contains(out, "keep it as it is") {
+		t.Error(out)
+	}
+}
