@@ -72,13 +72,3 @@ func (s *shards[V]) each(do func(V)) {
 		p.RUnlock()
 	}
 }
-
-func (s *shards[V]) len() (n int) {
-	for i := range s.part {
-		p := &s.part[i]
-		p.RLock()
-		n += len(p.m)
-		p.RUnlock()
-	}
-	return n
-}
