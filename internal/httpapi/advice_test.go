@@ -40,7 +40,6 @@ func TestAdviceRefusesNothing(t *testing.T) {
 		type holder struct {
 			name   string
 			secret token.Secret
-			old    token.ID
 		}
 		var all []holder
 		for i := range 7 {
