@@ -33,6 +33,10 @@ const (
 	TokenNarrow      Action = "token.narrow"
 	TokenRehash      Action = "token.rehash" // kept under the newest pepper from now on
 	TokenGuess       Action = "token.guess"  // wrong secrets with the id of a token, counted
+	TokenArchive     Action = "token.archive"
+	ArchiveReduce    Action = "archive.reduce"
+	HoldAdd          Action = "hold.add"
+	HoldRemove       Action = "hold.remove"
 	PolicySet        Action = "policy.set"
 	BlockAdd         Action = "block.add"
 	BlockRemove      Action = "block.remove"
@@ -69,6 +73,7 @@ var Actions = []Action{
 	TokenIssue, TokenImport, TokenRotate, TokenRevoke, TokenSuspend, TokenResume, TokenLeak, TokenReuse, TokenUnprove, TokenRenew, TokenNarrow, TokenRehash, TokenGuess, PolicySet, QuotaGrant, QuotaEnd,
 	ServiceCreate, ServiceOwners, ServiceOrphan, ConsentGive, ConsentWithdraw,
 	BlockAdd, BlockRemove, InviteIssue, InviteRedeem,
+	TokenArchive, ArchiveReduce, HoldAdd, HoldRemove,
 	UserCreate, UserUpdate, UserEnrol, UserReenrol, UserSuspend, UserResume, UserOffboard, UserRevokeAll,
 	CompetitionApply, JobSubmit, JobCancel, JobState,
 	ServerStart, ServerStop, StoreRecover, TrailGap, TrailTrim,

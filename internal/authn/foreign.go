@@ -31,6 +31,16 @@ func (f *foreign) apply(k *token.Token) {
 	f.any.Store(true)
 }
 
+// drop forgets an imported token.
+func (f *foreign) drop(d token.Digest) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if _, known := f.ids[d]; known {
+		delete(f.ids, d)
+		f.under[d.Pepper]--
+	}
+}
+
 // Read reduces a secret that was presented, of ours or imported, to what may be
 // kept of it. The error is token.Parse's.
 func (t *Table) Read(text string) (token.Presented, error) {

@@ -21,6 +21,7 @@ type part struct {
 	sync.RWMutex
 	at    map[token.PublicID]uint32 // place in slots
 	slots []slot
+	free  []uint32 // slots of tokens that are gone
 	bytes packed
 	waste int // about how many bytes belong to nothing any more
 	_     [24]byte
@@ -98,9 +99,8 @@ func (t *Table) put(k *token.Token, scratch []byte) []byte {
 		if p.at == nil {
 			p.at = map[token.PublicID]uint32{}
 		}
-		i = uint32(len(p.slots)) //nolint:gosec // a part is a small share of all
+		i = p.place()
 		p.at[id] = i
-		p.slots = grown(p.slots)
 	}
 	s := &p.slots[i]
 	if s.record != 0 {
@@ -112,6 +112,17 @@ func (t *Table) put(k *token.Token, scratch []byte) []byte {
 	}
 	s.record = p.bytes.add(scratch)
 	return scratch
+}
+
+// place is a slot for one more token.
+func (p *part) place() uint32 {
+	if n := len(p.free); n > 0 {
+		i := p.free[n-1]
+		p.free = p.free[:n-1]
+		return i
+	}
+	p.slots = grown(p.slots)
+	return uint32(len(p.slots) - 1) //nolint:gosec // a part is a small share of all
 }
 
 // grown has one more slot. What there is grows by an eighth at a time.

@@ -19,6 +19,8 @@ type Change struct {
 	Consents   []principal.Consent
 	Levels     []policy.Level
 	Blocks     []block.Block // for the list of blocks; the table has no use for them
+	// Archived are tokens that are no longer among the others: they ended long ago.
+	Archived []token.ID
 }
 
 // Handle is the secret of one job, as the table needs it: the job handle, or

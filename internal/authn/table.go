@@ -89,6 +89,9 @@ func (t *Table) Apply(c Change) {
 			t.foreign.apply(k)
 		}
 	}
+	for _, id := range c.Archived {
+		t.drop(publicOf(id))
+	}
 }
 
 // ApplyHandle takes over the secret of a job, or the end of it.

@@ -122,6 +122,7 @@ request, and keeps a job in its owner's hands whatever happens to the token.`,
 	daily := []*cobra.Command{a.login(), a.submit("submit COMPETITION PATH"), a.statusCmd(), a.cancel("cancel JOB"), a.doctor(), a.serve(), a.demo()}
 	nouns := []*cobra.Command{
 		a.tokenCmd(), a.jobCmd(), a.competitionCmd(), a.quotaCmd(), a.userCmd(), a.serviceCmd(), a.consentCmd(), a.policyCmd(), a.blockCmd(), a.auditCmd(), a.leakCmd(), a.clockCmd(), a.pepperCmd(),
+		a.archiveCmd(), a.sweepCmd(), a.holdCmd(), a.growthCmd(),
 		a.whoami(), a.explainCmd(), a.logout(), a.checkConfig(), a.version(),
 	}
 	for _, c := range daily {

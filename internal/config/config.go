@@ -65,7 +65,6 @@ type Config struct {
 		Tokens Duration `yaml:"tokens" doc:"How long what is known of an ended token stays in the database; after that it is in the archive's segments."`
 		Uses   Duration `yaml:"uses" doc:"How long the trail keeps who used what when."`
 		Acts   Duration `yaml:"acts" doc:"How long the trail keeps who changed what when."`
-		Jobs   Duration `yaml:"jobs" doc:"How long an ended job and its bundle are kept; the best of each leaderboard stay."`
 	} `yaml:"retention"`
 	Archive struct {
 		Dir string `yaml:"dir" doc:"Folder of the archive's segments. Empty: archive in the data folder."`
@@ -99,7 +98,7 @@ func Default() Config {
 	var c Config
 	c.Data, c.Listen, c.ProxyHeader = "gradegate-data", "127.0.0.1:8080", "X-Forwarded-For"
 	c.Audit.Sync, c.Executor.Kind = "normal", "local"
-	c.Retention.Tokens, c.Retention.Jobs = Duration(365*24*time.Hour), Duration(400*24*time.Hour)
+	c.Retention.Tokens = Duration(365 * 24 * time.Hour)
 	c.Retention.Uses, c.Retention.Acts = Duration(400*24*time.Hour), Duration(2555*24*time.Hour)
 	c.Policy.MaxPerUser, c.Policy.Lifetime, c.Policy.MaxLifetime = 1, Duration(90*24*time.Hour), Duration(365*24*time.Hour)
 	c.Limits.Reads, c.Limits.Changes, c.Limits.Submits, c.Limits.Cancels, c.Limits.Verifies = 1200, 600, 120, 600, 6_000_000

@@ -343,14 +343,15 @@ func (l *logbook) String() string {
 
 // world is an API with people in it.
 type world struct {
-	api    *API
-	clock  *clock.Fake
-	table  *authn.Table
-	tokens *tokenStore
-	jobs   *jobStore
-	trail  *recorder
-	log    *logbook
-	public *httptest.Server
+	archive *archive
+	api     *API
+	clock   *clock.Fake
+	table   *authn.Table
+	tokens  *tokenStore
+	jobs    *jobStore
+	trail   *recorder
+	log     *logbook
+	public  *httptest.Server
 
 	ann, bob, root, eve token.Secret // eve audits
 	annToken            token.Token
@@ -387,6 +388,7 @@ func build(t testing.TB, change ...func(*Deps)) *world {
 		Checkpoint: func(string) ([]byte, error) { return []byte("note\n"), nil }, Retention: keepsAll{},
 		Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("metrics 1\n")) }),
 	}
+	w.withArchive(t, &d, ring)
 	for _, f := range change {
 		f(&d)
 	}
@@ -447,18 +449,6 @@ func (w *world) secret(owner principal.ID, scopes ...string) (token.Secret, toke
 		IssuedAt: t0, BornAt: t0, Renewal: token.Sliding, Lifetime: token.DefaultLifetime, Idle: token.DefaultIdle, Unused: token.DefaultUnused,
 		MaxLifetime: token.DefaultMaxLifetime, RotateAfter: token.DefaultRotateAfter, Scopes: scopes, Family: "fam_1", Generation: 1,
 	}
-}
-
-// give adds a token to somebody, after changing it.
-func (w *world) give(owner string, change func(*token.Token), scopes ...string) token.Secret {
-	s, k := w.secret(principal.ID("usr_"+owner), scopes...)
-	if change != nil {
-		change(&k)
-	}
-	w.tokens.mu.Lock()
-	defer w.tokens.mu.Unlock()
-	w.tokens.apply(authority.Decision{Tokens: []authority.TokenChange{{New: k}}})
-	return s
 }
 
 // job puts a job of somebody into the store.

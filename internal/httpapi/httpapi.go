@@ -40,6 +40,7 @@ import (
 	"gradegate/internal/block"
 	"gradegate/internal/clock"
 	"gradegate/internal/grading"
+	"gradegate/internal/maintenance"
 	"gradegate/internal/principal"
 	"gradegate/internal/ratelimit"
 )
@@ -63,15 +64,16 @@ type Clock interface {
 
 // Deps is everything that the API needs. Members that say so may be nil.
 type Deps struct {
-	Table     *authn.Table
-	Authority *authority.Authority
-	Grading   *grading.Grading
-	Recorder  Recorder
-	Failures  *ratelimit.Failures
-	Blocks    *block.List // nil: it follows no store
-	Limits    *Limits
-	Now       clock.Func
-	Logger    *slog.Logger
+	Table       *authn.Table
+	Authority   *authority.Authority
+	Grading     *grading.Grading
+	Maintenance *maintenance.Maintenance // nil: there is no archive
+	Recorder    Recorder
+	Failures    *ratelimit.Failures
+	Blocks      *block.List // nil: it follows no store
+	Limits      *Limits
+	Now         clock.Func
+	Logger      *slog.Logger
 
 	// TrustedProxies may speak for their clients, in ProxyHeader and in no
 	// other header. By default nobody may.

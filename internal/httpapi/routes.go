@@ -158,6 +158,15 @@ func table() []route {
 		{get, "/v1/clock", "getClock", Reading, admins, &policy.PolicyRead, "Tell what time it is, and whether the machine's clock is believed", handle((*API).clockState)},
 		{post, "/v1/clock/confirm", "confirmClock", Changing, changes | admins, &policy.PolicyManage, "Believe a clock that has leapt ahead", handle((*API).confirmClock)},
 
+		{get, "/v1/sweep", "getSweep", Reading, admins, &policy.ArchiveRead, "Tell what the last sweep did", handle((*API).lastSweep)},
+		{post, "/v1/sweep", "sweep", Changing, changes | long | admins, &policy.SweepRun, "Archive what ended long ago, or say what that is", handle((*API).sweep)},
+		{get, "/v1/archive/tokens", "listArchive", Reading, admins, &policy.ArchiveRead, "Search the tokens that ended long ago", handle((*API).listArchive)},
+		{get, "/v1/archive/tokens/{id}", "getArchived", Reading, admins, &policy.ArchiveRead, "Show a token that ended long ago", handle((*API).getArchived)},
+		{get, "/v1/holds", "listHolds", Reading, admins, &policy.ArchiveRead, "List the legal holds", handle((*API).listHolds)},
+		{post, "/v1/holds", "addHold", Changing, changes | created | admins, &policy.HoldManage, "Keep what belongs to a user, token or competition", handle((*API).addHold)},
+		{del, "/v1/holds/{id}", "removeHold", Changing, changes | admins, &policy.HoldManage, "End a legal hold", handle((*API).removeHold)},
+		{get, "/v1/growth", "getGrowth", Reading, admins, &policy.ArchiveRead, "Tell how much there is of everything, and where that goes", handle((*API).growth)},
+
 		{get, "/v1/audit/events", "searchAudit", Reading, admins, &policy.AuditRead, "Search the audit trail", handle((*API).searchAudit)},
 		{get, "/v1/audit/checkpoint", "getCheckpoint", Reading, admins, &policy.AuditRead, "Fetch the newest signed checkpoint", stream((*API).checkpoint, checkpointAnswer)},
 		{get, "/v1/audit/trims", "listTrims", Reading, admins, &policy.AuditRead, "List what was dropped from the audit trail, with the signed records", handle((*API).listTrims)},

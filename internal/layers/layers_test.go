@@ -25,10 +25,11 @@ var layer = map[string]int{
 	"gradegate/internal/trail":    5,
 	"gradegate/internal/executor": 5,
 
-	"gradegate/internal/authn":     4,
-	"gradegate/internal/authority": 4,
-	"gradegate/internal/grading":   4,
-	"gradegate/internal/hindsight": 4,
+	"gradegate/internal/authn":       4,
+	"gradegate/internal/authority":   4,
+	"gradegate/internal/grading":     4,
+	"gradegate/internal/hindsight":   4,
+	"gradegate/internal/maintenance": 4,
 
 	"gradegate/internal/policy": 3,
 	"gradegate/internal/job":    3,

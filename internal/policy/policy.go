@@ -154,7 +154,11 @@ var (
 	JobCancel      = Action{Name: "job.cancel", Scope: ScopeCancel, Own: true, Role: principal.Admin, Handle: true, Quarantined: true, Expired: true}
 	JobResult      = Action{Name: "job.result", Scope: ScopeResults, Own: true, Role: principal.Admin, Handle: true, Reads: true, Quarantined: true, Expired: true}
 	QuotaRead      = Action{Name: "quota.read", Scope: ScopeRead, Own: true, Role: principal.Admin, Reads: true}
-	AuditRead      = Action{Name: "audit.read", Scope: ScopeAudit, Role: principal.Auditor, Reads: true}
+	// SweepRun, HoldManage and ArchiveRead are about what ended long ago.
+	SweepRun    = Action{Name: "sweep.run", Scope: ScopeAdmin, Role: principal.Admin}
+	HoldManage  = Action{Name: "hold.manage", Scope: ScopeAdmin, Role: principal.Admin}
+	ArchiveRead = Action{Name: "archive.read", Scope: ScopeAdmin, Role: principal.Admin, Reads: true}
+	AuditRead   = Action{Name: "audit.read", Scope: ScopeAudit, Role: principal.Auditor, Reads: true}
 )
 
 // Resource is what an action is aimed at. Its zero value is "the service

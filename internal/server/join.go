@@ -24,9 +24,9 @@ func (s *Server) openAPI(context.Context) error {
 	if s.failures != nil {
 		failed = s.failures.failed
 	}
-	m.registry.MustRegister(s.crowd.collectors()...)
+	m.registry.MustRegister(append(s.crowd.collectors(), s.growthMetrics())...)
 	s.api, err = httpapi.New(httpapi.Deps{
-		Table: s.table, Authority: s.authority, Grading: s.grading, Recorder: s.trail, Now: s.clock.Now, Clock: s.clock, Logger: s.log,
+		Table: s.table, Authority: s.authority, Grading: s.grading, Maintenance: s.maintenance, Recorder: s.trail, Now: s.clock.Now, Clock: s.clock, Logger: s.log,
 		TrustedProxies: proxies, ProxyHeader: s.cfg.ProxyHeader, PublicURL: s.cfg.PublicURL, Version: Version,
 		Limits: s.limits(), Blocks: s.blocks, Failed: failed, Metrics: m.handler(), Observe: m.observe,
 		SeparateAdmin: s.cfg.AdminListen != "", Health: s.health,

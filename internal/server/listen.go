@@ -51,6 +51,8 @@ func (s *Server) serve(ctx context.Context, stdout, stderr io.Writer) error {
 	if s.failures != nil {
 		background.Go(func() { s.failures.run(work) })
 	}
+	background.Go(func() { s.maintenance.Run(work) })
+	background.Go(func() { s.maintenance.Watch(work) })
 	background.Go(func() { s.reportRefused(work) })
 	background.Go(func() { s.trimDaily(work) })
 
@@ -255,5 +257,9 @@ func (s *Server) health(context.Context) api.Health {
 		leapt = errors.New("the wall clock is not believed")
 	}
 	put("clock", leapt)
+	h.Checks["sweep"], h.Checks["growth"] = s.sweepHealth(), s.growthHealth()
+	if h.Checks["growth"].Status != "ok" {
+		h.Status = "degraded"
+	}
 	return h
 }

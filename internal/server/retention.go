@@ -5,7 +5,9 @@ import (
 	"time"
 
 	"gradegate/api"
+	"gradegate/internal/audit"
 	"gradegate/internal/config"
+	"gradegate/internal/maintenance"
 	"gradegate/internal/trail"
 )
 
@@ -41,6 +43,22 @@ func WireTrims(all []trail.Trimmed) []api.Trim {
 		out = append(out, w)
 	}
 	return out
+}
+
+// holding are the legal holds as the trail asks for them.
+type holding struct{ *Server }
+
+// Holding implements trail.Holds.
+func (h holding) Holding(ctx context.Context) (func(*audit.Event) string, error) {
+	all, err := h.tokens.Holds(ctx)
+	if err != nil {
+		return nil, err
+	}
+	held := maintenance.HeldAt(all, h.clock.Now())
+	if !held.Any() {
+		return nil, nil
+	}
+	return held.Line, nil
 }
 
 const (

@@ -26,6 +26,7 @@ import (
 	"gradegate/internal/grading"
 	"gradegate/internal/httpapi"
 	"gradegate/internal/keys"
+	"gradegate/internal/maintenance"
 	"gradegate/internal/policy"
 	"gradegate/internal/principal"
 	"gradegate/internal/store"
@@ -38,27 +39,28 @@ var Version = "0.1.0-dev"
 
 // Server is a running gradegate.
 type Server struct {
-	cfg       config.Config
-	log       *slog.Logger
-	clock     *clock.Clock
-	lock      *store.DirLock
-	keys      *keys.Ring
-	keyOrigin keys.Origin
-	table     *authn.Table
-	blocks    *block.List
-	failures  *failureLog // nil: none is kept
-	tokens    *store.Tokens
-	jobs      *store.Jobs
-	trail     *trail.Trail
-	executor  executor.Executor
-	isolation executor.Isolation
-	authority *authority.Authority
-	grading   *grading.Grading
-	api       *httpapi.API
-	crowd     crowd
-	bounded   []*bounded // the listeners that have bounds
-	started   time.Time
-	ballast   []byte
+	cfg         config.Config
+	log         *slog.Logger
+	clock       *clock.Clock
+	lock        *store.DirLock
+	keys        *keys.Ring
+	keyOrigin   keys.Origin
+	table       *authn.Table
+	blocks      *block.List
+	failures    *failureLog // nil: none is kept
+	tokens      *store.Tokens
+	jobs        *store.Jobs
+	trail       *trail.Trail
+	executor    executor.Executor
+	isolation   executor.Isolation
+	authority   *authority.Authority
+	grading     *grading.Grading
+	maintenance *maintenance.Maintenance
+	api         *httpapi.API
+	crowd       crowd
+	bounded     []*bounded // the listeners that have bounds
+	started     time.Time
+	ballast     []byte
 }
 
 // ballastSize is memory that is reserved and never touched: it costs address
@@ -102,7 +104,7 @@ func Run(ctx context.Context, cfg config.Config, stdout, stderr io.Writer) error
 
 // open opens the parts, each after what it needs.
 func (s *Server) open(ctx context.Context) error {
-	for _, step := range []func(context.Context) error{s.openKeys, s.openTokens, s.openTrail, s.openJobs, s.checkPeppers, s.openUseCases, s.openAPI} {
+	for _, step := range []func(context.Context) error{s.openKeys, s.openTokens, s.openTrail, s.openJobs, s.checkPeppers, s.openUseCases, s.openMaintenance, s.openAPI} {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -199,7 +201,7 @@ func (s *Server) openTrail(ctx context.Context) error {
 	s.trail, err = trail.Open(trail.Config{
 		Dir: s.cfg.Path(s.cfg.Audit.Dir, "audit"), Second: s.cfg.Audit.Second, Key: s.keys, Now: s.clock.Now,
 		NewID: func() string { return s.newID("evt_") }, Strict: s.cfg.Audit.Sync == "strict", Log: s.log,
-		KeepUses: time.Duration(s.cfg.Retention.Uses), KeepActs: time.Duration(s.cfg.Retention.Acts), Ahead: s.clock.Ahead,
+		KeepUses: time.Duration(s.cfg.Retention.Uses), KeepActs: time.Duration(s.cfg.Retention.Acts), Ahead: s.clock.Ahead, Holds: holding{s},
 	})
 	if err != nil {
 		return err

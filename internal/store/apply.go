@@ -63,6 +63,8 @@ func addTo(c *authn.Change, r row) {
 		c.Levels = append(c.Levels, r.level())
 	case *blockRow:
 		c.Blocks = append(c.Blocks, r.block())
+	case *archiveRow:
+		c.Archived = append(c.Archived, token.ID(r.ID))
 	}
 }
 
@@ -80,7 +82,11 @@ type step struct {
 // decide applies one decision inside a savepoint. A refusal is a fault of the
 // decision; isTrouble tells it from trouble with the database.
 func (b *batch) decide(r *request) error {
-	return b.guarded(r, r.class, r.events, func(s *step) error { return s.decision(&r.decision) })
+	do := r.do
+	if do == nil {
+		do = func(s *step) error { return s.decision(&r.decision) }
+	}
+	return b.guarded(r, r.class, r.events, do)
 }
 
 // guarded runs do in a savepoint and books what it did.
@@ -202,6 +208,11 @@ func (s *step) put(r row, replaces bool, version int64) error {
 }
 
 func (s *step) insert(r row) error {
+	if k, ok := r.(*tokenRow); ok {
+		if err := s.unused(k); err != nil {
+			return err
+		}
+	}
 	made := sealed(s.keys, r)
 	if _, err := s.tx.ExecContext(s.ctx, r.spec().insert, made.args()...); err != nil {
 		return s.db.conflict(err)
@@ -376,6 +387,10 @@ func versionOf(r row) int64 {
 	case *levelRow:
 		return r.Version
 	case *blockRow:
+		return r.Version
+	case *archiveRow:
+		return r.Version
+	case *holdRow:
 		return r.Version
 	}
 	return 0

@@ -23,6 +23,8 @@ var (
 			WithFix("Try again in a few seconds.").WithRetry(2 * time.Second)
 
 	errNoToken     = fault.New(fault.NotFound, "token_not_found", "There is no such token.").WithFix("gradegate token list")
+	errNotArchived = fault.New(fault.NotFound, "token_not_archived", "There is no such token in the archive.").
+			WithFix("gradegate archive list; one that has not ended, or not long ago, is in: gradegate user tokens NAME")
 	errNoPrincipal = fault.New(fault.NotFound, "user_not_found", "There is no such user.").WithFix("gradegate user list")
 	errNoReply     = fault.New(fault.NotFound, "reply_not_found", "Nothing is remembered under this key.")
 	errNameTaken   = fault.New(fault.Conflict, "name_taken", "This name is taken.").WithFix("Choose another name.")

@@ -2,10 +2,13 @@ package store
 
 import (
 	"context"
+	"database/sql"
+	"errors"
 	"strings"
 	"time"
 
 	"gradegate/internal/authn"
+	"gradegate/internal/token"
 )
 
 const (
@@ -118,13 +121,17 @@ func (t *Tokens) refresh(ctx context.Context, lists []string, revision int64) er
 			seen[id] = true
 			of := tableOf(id)
 			r, err := one(ctx, t, of.selectByKey, of, id)
+			if errors.Is(err, sql.ErrNoRows) && of == tokensTable {
+				c.Archived = append(c.Archived, token.ID(id))
+				continue
+			}
 			if err != nil {
 				return err
 			}
 			addTo(&c, r)
 		}
 	}
-	if len(c.Principals)+len(c.Tokens)+len(c.Consents)+len(c.Levels)+len(c.Blocks) > 0 {
+	if len(c.Principals)+len(c.Tokens)+len(c.Consents)+len(c.Levels)+len(c.Blocks)+len(c.Archived) > 0 {
 		t.tell(c)
 	}
 	return nil

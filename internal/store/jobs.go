@@ -178,6 +178,19 @@ func (j *Jobs) Handles(ctx context.Context, do func(authn.Handle) error) error {
 	}, since)
 }
 
+// Vias are the tokens with which those jobs were submitted that live, or whose
+// handle still may.
+func (j *Jobs) Vias(ctx context.Context) ([]token.ID, error) {
+	var out []token.ID
+	err := query(ctx, j.db.read, "SELECT DISTINCT via FROM jobs WHERE live = 1 OR ended_at > $1", func(s scanner) error {
+		var id string
+		err := s.Scan(&id)
+		out = append(out, token.ID(id))
+		return err
+	}, clock.Micros(j.cfg.Now().Add(-job.HandleLife)))
+	return out, j.db.trouble(err)
+}
+
 // feedOverlap is how far back each look for other nodes' jobs goes: their
 // clocks may differ, and a transaction may be seen late. Telling twice does no
 // harm.

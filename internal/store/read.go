@@ -312,7 +312,9 @@ func (t *Tokens) knownVersion(r row) (version int64, ok bool) {
 func names(rows []row) string {
 	ids := make([]string, 0, len(rows))
 	for _, r := range rows {
-		if _, isReply := r.(*replyRow); !isReply {
+		switch r.(type) {
+		case *replyRow, *holdRow:
+		default:
 			ids = append(ids, key(r))
 		}
 	}

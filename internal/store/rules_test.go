@@ -28,8 +28,11 @@ import (
 var reading = map[string]string{
 	"Token": "", "TokensOf": "", "TokensPage": "", "Principal": "", "PrincipalByName": "", "Principals": "", "Levels": "", "Consents": "", "Blocks": "", "Guesses": "", "Reply": "", "Outages": "", "RebuiltAt": "",
 	"Load": "", "Uses": "", "UsesPosition": "", "PendingEvents": "", "Check": "", "Report": "", "State": "", "Wake": "", "Close": "", "Follow": "",
-	"Competition": "", "Competitions": "", "Job": "", "Jobs": "", "LiveJobs": "", "Best": "", "Submission": "", "Usage": "", "JobReply": "",
-	"Handles": "", "FollowHandles": "",
+	"Competition": "", "Competitions": "", "Job": "", "Jobs": "", "LiveJobs": "", "Best": "", "Submission": "", "Usage": "", "JobReply": "", "QuotaLines": "", "Spending": "",
+	"Handles": "", "FollowHandles": "", "Vias": "",
+	"Kin": "", "LastUses": "", "Archived": "", "ArchivedToken": "", "Due": "", "Holds": "", "Samples": "", "Sizes": "",
+	"Lease":         "it says who does what has to be done anyway",
+	"SaveSample":    "it says how much there is",
 	"RecordUses":    "uses are in the trail, each with its own line",
 	"RecordGuesses": "they are counted, and the trail tells of them",
 	"Beat":          "it notes that the clock ran; nobody decided it",

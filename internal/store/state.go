@@ -32,7 +32,13 @@ func newState() *state {
 	return s
 }
 
-func (s *state) put(r row) { s.rows[r.spec().name][key(r)] = r }
+// put takes a row over. What is in the archive is no longer among the tokens.
+func (s *state) put(r row) {
+	s.rows[r.spec().name][key(r)] = r
+	if _, ok := r.(*archiveRow); ok {
+		delete(s.rows[tokensTable.name], key(r))
+	}
+}
 
 func (s *state) join(image row) {
 	now, ok := s.rows[image.spec().name][key(image)]
@@ -162,12 +168,13 @@ func readState(ctx context.Context, q querier, prove *keys.Ring) (*state, error)
 // tells the change feed that everything may have changed.
 func (s *state) write(ctx context.Context, db *database, k *keys.Ring, h *head, node string) error {
 	return db.inTx(ctx, func(tx *sql.Tx) error {
-		for _, statement := range []string{
-			"DELETE FROM consents", "DELETE FROM tokens", "DELETE FROM principals", "DELETE FROM levels", "DELETE FROM blocks", "DELETE FROM replies", "DELETE FROM head",
-		} {
-			if _, err := tx.ExecContext(ctx, statement); err != nil {
+		for _, t := range slices.Backward(ledgerTables) {
+			if _, err := tx.ExecContext(ctx, "DELETE FROM "+t.name); err != nil {
 				return db.trouble(err)
 			}
+		}
+		if _, err := tx.ExecContext(ctx, "DELETE FROM head"); err != nil {
+			return db.trouble(err)
 		}
 		for _, t := range ledgerTables {
 			if err := insertAll(ctx, tx, t, k, s.sorted(t)); err != nil {

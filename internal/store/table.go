@@ -51,12 +51,16 @@ var (
 		"id", "version", "prefix", "note", "made_by", "since", "until", "lifted")
 	consentsTable = newTable("consents", true, func() row { return new(consentRow) },
 		"id", "version", "giver", "taker", "giver_epoch", "taker_epoch", "competitions", "given_at", "until", "ended_at")
+	archiveTable = newTable("archive", true, func() row { return new(archiveRow) },
+		"id", "version", "digest", "owner", "name", "kind", "ended_at", "why", "archived_at", "segment", "body")
+	holdsTable = newTable("holds", true, func() row { return new(holdRow) },
+		"id", "version", "kind", "subject", "name", "reason", "made_by", "made_at", "until", "removed_at", "removed_by")
 	repliesTable = newTable("replies", false, func() row { return new(replyRow) },
 		"key", "request", "ref", "sealed", "until")
 
-	ledgerTables = []*table{levelsTable, blocksTable, principalsTable, consentsTable, tokensTable, repliesTable}
-	// followed are the tables whose rows followers are told.
-	followed = []*table{levelsTable, blocksTable, principalsTable, consentsTable, tokensTable}
+	ledgerTables = []*table{levelsTable, blocksTable, principalsTable, consentsTable, tokensTable, archiveTable, holdsTable, repliesTable}
+	// followed are the tables that followers are told of, and that the digest counts.
+	followed = []*table{levelsTable, blocksTable, principalsTable, consentsTable, tokensTable, archiveTable, holdsTable}
 )
 
 // tableOf is the table of the row with an id, which tells by its form.

@@ -170,7 +170,12 @@ func (t *Tokens) Commit(ctx context.Context, d authority.Decision, events ...aud
 	if len(events) == 0 {
 		return 0, fault.New(fault.Internal, "event_missing", "A decision without an audit event is not taken.")
 	}
-	r := &request{ctx: ctx, decision: d, events: events, class: classOf(&d, events), done: make(chan struct{})}
+	return t.enqueue(&request{ctx: ctx, decision: d, events: events, class: classOf(&d, events), done: make(chan struct{})})
+}
+
+// enqueue waits for the writer's answer.
+func (t *Tokens) enqueue(r *request) (int64, error) {
+	ctx := r.ctx
 	select {
 	case t.queue <- r:
 	case <-ctx.Done():

@@ -20,6 +20,7 @@ import (
 type request struct {
 	ctx      context.Context // only to leave the queue
 	decision authority.Decision
+	do       func(*step) error // in its place, where it is not the authority's
 	events   []audit.Event
 	class    string
 

@@ -37,6 +37,7 @@ func commands(t *testing.T) (all []string) {
 	}
 	for _, top := range []string{
 		"login", "submit", "status", "cancel", "token", "job", "competition", "quota", "user", "service", "consent", "policy", "block", "audit", "leak", "clock",
+		"archive", "sweep", "hold", "growth",
 		"whoami", "doctor", "explain", "logout", "check-config", "version", "serve", "demo",
 	} {
 		below([]string{top})
@@ -66,7 +67,7 @@ func examples(t *testing.T, command string) (lines []string) {
 }
 
 // administrators' examples are run by an administrator.
-var byBoss = regexp.MustCompile(`^gradegate (quota (grant|end)|user|service create|service owners|policy|block|clock|audit|competition apply|status --data|token revoke-all --user)`)
+var byBoss = regexp.MustCompile(`^gradegate (quota (grant|end)|user|service create|service owners|policy|block|clock|audit|archive|sweep|hold|growth|competition apply|status --data|token revoke-all --user)`)
 
 var requestRE = regexp.MustCompile(`req_[0-9a-z]{26}`)
 
@@ -141,6 +142,9 @@ func runExample(t *testing.T, line string) {
 		g := object[api.Grant](t, w.local("quota", "grant", "ann", "--gpu-hours", "1", "--for", "1d", "--reason", "test", "-o", "json"))
 		line = strings.ReplaceAll(line, "GRANT", g.ID)
 	}
+	if strings.Contains(line, "HOLD") {
+		line = strings.ReplaceAll(line, "HOLD", strings.TrimSpace(w.local("hold", "add", "ann", "--reason", "case", "-o", "name")))
+	}
 	line = strings.ReplaceAll(line, "CODE", code)
 	line = strings.ReplaceAll(line, "http://127.0.0.1:8080", w.url)
 	line = strings.ReplaceAll(line, "https://grade.example.org", w.url)
@@ -172,7 +176,11 @@ func runExample(t *testing.T, line string) {
 		}
 	}
 	args := strings.Fields(line)[1:]
-	if out, errs, exit := w.cli(who, args...); exit != 0 {
+	want := 0
+	if strings.HasPrefix(line, "gradegate archive show") {
+		want = 3 // nothing ended long ago on a server that has just started
+	}
+	if out, errs, exit := w.cli(who, args...); exit != want {
 		t.Errorf("%s: exit %d\n%s%s", line, exit, out, errs)
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"gradegate/internal/authority"
 	"gradegate/internal/budget"
 	"gradegate/internal/fault"
+	"gradegate/internal/maintenance"
 	"gradegate/internal/policy"
 	"gradegate/internal/principal"
 	"gradegate/internal/token"
@@ -25,6 +26,7 @@ import (
 // TokensStore is what the suite asks of a tokens database.
 type TokensStore interface {
 	authority.Store
+	maintenance.Store
 	Load(context.Context, func(authn.Change) error) error
 	Follow(func(authn.Change))
 	Uses(context.Context, func(authn.LastUse) error) error
@@ -73,6 +75,9 @@ func RunTokens(t *testing.T, fresh func(t *testing.T) TokensPlace) {
 		{"an owner's tokens come in pages", pages},
 		{"revisions rise", revisions},
 		{"a decision needs an event", needsEvent},
+		{"what is archived stays so", archive},
+		{"the archive is listed", archiveLists},
+		{"holds", holds},
 		{"loading gives everything", loading},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -1,0 +1,89 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"io/fs"
+	"os"
+	"time"
+
+	"gradegate/internal/clock"
+	"gradegate/internal/maintenance"
+)
+
+var _ maintenance.Samples = (*Tokens)(nil)
+
+// Sizes are the rows of the tables that grow, and the bytes of the database.
+func (t *Tokens) Sizes(ctx context.Context) (rows map[string]int64, bytes int64, err error) {
+	db, err := t.healthy()
+	if err != nil {
+		return nil, 0, err
+	}
+	return db.sizes(ctx, "principals", "tokens", "archive", "changes", "outbox")
+}
+
+// Sizes are the rows of the tables that grow, and the bytes of the database.
+func (j *Jobs) Sizes(ctx context.Context) (rows map[string]int64, bytes int64, err error) {
+	return j.db.sizes(ctx, "jobs", "submissions", "quota")
+}
+
+func (d *database) sizes(ctx context.Context, tables ...string) (rows map[string]int64, bytes int64, err error) {
+	rows = map[string]int64{}
+	for _, t := range tables {
+		var n int64
+		if err := d.read.QueryRowContext(ctx, "SELECT COUNT(*) FROM "+t).Scan(&n); err != nil {
+			return nil, 0, d.trouble(err)
+		}
+		rows[t] = n
+	}
+	if d.file == nil {
+		err = d.read.QueryRowContext(ctx, "SELECT pg_database_size(current_database())").Scan(&bytes)
+		return rows, bytes, d.trouble(err)
+	}
+	for _, part := range []string{"", "-wal", "-shm"} {
+		info, err := os.Stat(d.file.path + part)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, 0, unavailable(err)
+		}
+		bytes += info.Size()
+	}
+	return rows, bytes, nil
+}
+
+// SaveSample implements maintenance.Samples.
+func (t *Tokens) SaveSample(ctx context.Context, node string, at time.Time, body string, drop []time.Time) error {
+	db, err := t.healthy()
+	if err != nil {
+		return err
+	}
+	return db.inTx(ctx, func(tx *sql.Tx) error {
+		for _, d := range drop {
+			if _, err := tx.ExecContext(ctx, "DELETE FROM samples WHERE node = $1 AND at = $2", node, clock.Micros(d)); err != nil {
+				return db.trouble(err)
+			}
+		}
+		_, err := tx.ExecContext(ctx, "INSERT INTO samples (node, at, body) VALUES ($1, $2, $3) ON CONFLICT (node, at) DO NOTHING", node, clock.Micros(at), body)
+		return db.trouble(err)
+	})
+}
+
+// Samples implements maintenance.Samples.
+func (t *Tokens) Samples(ctx context.Context, node string) (map[time.Time]string, error) {
+	db, err := t.healthy()
+	if err != nil {
+		return nil, err
+	}
+	out := map[time.Time]string{}
+	err = query(ctx, db.read, "SELECT at, body FROM samples WHERE node = $1", func(s scanner) error {
+		var at int64
+		var body string
+		err := s.Scan(&at, &body)
+		out[clock.Micro(at)] = body
+		return err
+	}, node)
+	return out, db.trouble(err)
+}
