@@ -178,6 +178,7 @@ func table() []route {
 		{get, "/readyz", "readyz", Reading, open | unwritten | probe, nil, "Tell whether tokens can be verified", stream((*API).readyz, textAnswer)},
 		{get, "/healthz", "healthz", Reading, open | unwritten | probe, nil, "Tell the state of every part", stream((*API).healthz, healthAnswer)},
 		{get, "/version", "version", Reading, open | unwritten | probe, nil, "Tell the version", handle((*API).version)},
+		{get, "/problems/{code}", "problem", Reading, open | unwritten, nil, "Tell what a problem's code means", stream((*API).problemPage, textAnswer)},
 		{get, "/openapi.json", "openapi", Reading, open | unwritten, nil, "This document", stream((*API).openapi, documentAnswer)},
 		{get, "/metrics", "metrics", Reading, open | unwritten | probe | admins, nil, "Metrics for Prometheus; admin listener only", stream((*API).metrics, textAnswer)},
 
