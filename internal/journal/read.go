@@ -50,10 +50,14 @@ func segmentsOnce(dir string) ([]Segment, error) {
 		if errors.Is(err, errStop) {
 			break
 		}
+		if errors.Is(err, fs.ErrNotExist) && i < len(numbers)-1 {
+			segments = segments[:0] // the oldest were removed meanwhile, up to this one
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
-		if i > 0 && (seg.Stream != segments[0].Stream || seg.First < segments[i-1].First) {
+		if n := len(segments); n > 0 && (seg.Stream != segments[0].Stream || seg.First < segments[n-1].First) {
 			return nil, &CorruptError{Path: seg.Path, Segment: number, Next: seg.First, Reason: "header does not follow from the segment before"}
 		}
 		segments = append(segments, seg)

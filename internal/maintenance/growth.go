@@ -39,7 +39,7 @@ func (d Disk) Share() float64 {
 
 // RowLimits are the rows that the service is built and measured for.
 var RowLimits = map[string]int64{
-	"tokens": 1_000_000, "archive": 10_000_000, "principals": 100_000, "jobs": 5_000_000, "submissions": 5_000_000, "quota": 20_000_000,
+	"tokens": 1_000_000, "archive": 10_000_000, "principals": 100_000, "jobs": 5_000_000, "submissions": 5_000_000, "quota_lines": 20_000_000,
 }
 
 // The levels of alert, in percent.

@@ -25,7 +25,7 @@ func (t *Tokens) Sizes(ctx context.Context) (rows map[string]int64, bytes int64,
 
 // Sizes are the rows of the tables that grow, and the bytes of the database.
 func (j *Jobs) Sizes(ctx context.Context) (rows map[string]int64, bytes int64, err error) {
-	return j.db.sizes(ctx, "jobs", "submissions", "quota")
+	return j.db.sizes(ctx, "jobs", "submissions", "quota_lines")
 }
 
 func (d *database) sizes(ctx context.Context, tables ...string) (rows map[string]int64, bytes int64, err error) {
