@@ -7,12 +7,13 @@ import (
 	"gradegate/internal/fault"
 	"gradegate/internal/policy"
 	"gradegate/internal/principal"
+	"gradegate/internal/token"
 )
 
 // consents is who may hand in for whom, guarded by Table.consentMu.
 type consents struct {
 	byID    map[string]principal.Consent
-	byGiver map[principal.ID][]string // ids, in no order
+	byGiver map[principal.ID][]string // ids of those that were not withdrawn, in no order
 }
 
 func (t *Table) applyConsents(list []principal.Consent) {
@@ -27,8 +28,12 @@ func (t *Table) applyConsents(list []principal.Consent) {
 			continue
 		}
 		t.consents.byID[c.ID] = c
-		if !ok {
-			t.consents.byGiver[c.Giver] = append(t.consents.byGiver[c.Giver], c.ID)
+		mine := t.consents.byGiver[c.Giver]
+		switch at := slices.Index(mine, c.ID); {
+		case at < 0 && c.EndedAt.IsZero():
+			t.consents.byGiver[c.Giver] = append(mine, c.ID)
+		case at >= 0 && !c.EndedAt.IsZero():
+			t.consents.byGiver[c.Giver] = slices.Delete(mine, at, at+1)
 		}
 	}
 }
@@ -52,6 +57,16 @@ func (t *Table) ConsentsOf(who principal.ID) (out []principal.Consent) {
 	}
 	slices.SortFunc(out, func(a, b principal.Consent) int { return cmp.Compare(a.ID, b.ID) })
 	return out
+}
+
+// Vouched reports whether the token that gave a consent was not reported leaked
+// since. It must be known here: whoever is not, cannot be told from one that was.
+func (t *Table) Vouched(c *principal.Consent) bool {
+	if c.Via == "" {
+		return true
+	}
+	_, known := t.Token(token.ID(c.Via))
+	return known && !t.endsHandles(token.ID(c.Via))
 }
 
 // SeenConsent takes over a record that was read from the store, if it is newer.
@@ -88,7 +103,7 @@ func (t *Table) holding(giver, taker *principal.Principal, competition string) (
 	defer t.consentMu.RUnlock()
 	for _, id := range t.consents.byGiver[giver.ID] {
 		c := t.consents.byID[id]
-		if c.Holds(giver, taker, now) && c.Covers(competition) && (!ok || c.Until.After(best.Until)) {
+		if c.Holds(giver, taker, now) && t.Vouched(&c) && c.Covers(competition) && (!ok || c.Until.After(best.Until)) {
 			best, ok = c, true
 		}
 	}

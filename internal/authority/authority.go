@@ -61,6 +61,8 @@ type Table interface {
 	Levels() policy.Levels
 	// Bounds are the budgets that bear on what is taken with a token.
 	Bounds(principal.ID, token.ID) []budget.Bound
+	// Vouched reports whether the token that gave a consent was not reported leaked.
+	Vouched(*principal.Consent) bool
 	// EachToken goes through all tokens with their owners.
 	EachToken(func(*token.Token, *principal.Principal))
 	// Admit checks once more that the subject is active, and holds off the
@@ -175,6 +177,11 @@ func (a *Authority) commit(ctx context.Context, s *policy.Subject, d Decision, e
 		// Who answered for a service when the request came may not do so any more.
 		if t := &d.Tokens[i]; t.New.Kind == token.Service && t.New.Owner != s.Principal.ID && (t.Old == nil || !s.IsAdmin()) && !a.answersFor(s, t.New.Owner) {
 			return 0, ErrNoToken
+		}
+	}
+	for i := range d.Principals {
+		if p := &d.Principals[i]; p.Old != nil && p.Old.Kind == principal.Service && !s.IsAdmin() && !a.answersFor(s, p.Old.ID) {
+			return 0, errNoService
 		}
 	}
 	return a.store.Commit(ctx, d, events...)

@@ -37,6 +37,9 @@ func (a *Authority) GiveConsent(ctx context.Context, s *policy.Subject, n NewCon
 	if len(n.Competitions) == 0 {
 		n.Competitions = s.Competitions
 	}
+	if err := a.mayVouch(ctx, s); err != nil {
+		return Consent{}, err
+	}
 	r := repeat(s, idem, "consent.give", n)
 	again := func(known Reply) (Consent, error) {
 		c, _ := a.table.Consent(known.Ref)
@@ -44,6 +47,9 @@ func (a *Authority) GiveConsent(ctx context.Context, s *policy.Subject, n NewCon
 	}
 	return once(ctx, a, r, again, func() (Consent, error) {
 		to, err := a.lookUp(ctx, n.To)
+		if err == nil && to.Kind == principal.Service && !a.answersFor(s, to.ID) {
+			err = errNoTaker // to everybody else there is no such service
+		}
 		if err != nil {
 			return Consent{}, err
 		}
@@ -56,6 +62,10 @@ func (a *Authority) GiveConsent(ctx context.Context, s *policy.Subject, n NewCon
 		if err != nil {
 			return Consent{}, err
 		}
+		if err := few(known, s.Principal.ID, now); err != nil {
+			return Consent{}, err
+		}
+		given.Via = string(s.Token)
 		d := Decision{Consents: []ConsentChange{{New: given}}, Reply: a.reply(r, given.ID, now)}
 		for _, c := range known {
 			if ended, changed := c.Withdraw(now); changed && c.Giver == given.Giver && c.Taker == given.Taker {
@@ -73,6 +83,55 @@ func (a *Authority) GiveConsent(ctx context.Context, s *policy.Subject, n NewCon
 	})
 }
 
+var errNoTaker = fault.New(fault.NotFound, "user_not_found", "There is no such user.").WithFix("gradegate user list")
+
+// vouches is what a consent hands on, so that the token that gives it must have it.
+var vouches = []string{policy.ScopeSubmit, policy.ScopeRead, policy.ScopeCancel, policy.ScopeResults}
+
+// mayVouch refuses to give by a consent what the token that gives it does not
+// have: its rights, from everywhere, without a budget of its own, and for itself
+// and not by the grace of a parent.
+func (a *Authority) mayVouch(ctx context.Context, s *policy.Subject) error {
+	if _, err := policy.Narrow(vouches, s.Scopes); err != nil {
+		return err
+	}
+	t, err := a.store.Token(ctx, s.Token)
+	if err != nil {
+		return err
+	}
+	if len(t.CIDRs) > 0 || t.Parent != "" {
+		return fault.New(fault.Denied, "consent_narrow", "This token is limited to networks, or was made from another one: it gives no consent, which has no such limits.").
+			WithFix("Sign in: gradegate login")
+	}
+	return policy.Covers(a.table.Bounds(s.Principal.ID, s.Token), a.table.Bounds(s.Principal.ID, ""))
+}
+
+const (
+	mostStanding = 100  // consents of one person that are in force at a time
+	mostGiven    = 1000 // in as long as one may hold
+)
+
+// few bounds what one person gives, since the records stay.
+func few(known []principal.Consent, giver principal.ID, now time.Time) error {
+	standing, given := 0, 0
+	for _, c := range known {
+		if c.Giver != giver {
+			continue
+		}
+		if c.EndedAt.IsZero() && now.Before(c.Until) {
+			standing++
+		}
+		if now.Sub(c.GivenAt) < principal.ConsentMax {
+			given++
+		}
+	}
+	if standing < mostStanding && given < mostGiven {
+		return nil
+	}
+	return fault.New(fault.Limited, "consents_many", "You have given more consents than one person needs: %d are in force, %d were given in 90 days.", standing, given).
+		WithFix("Withdraw some: gradegate consent list")
+}
+
 func (a *Authority) consent(ctx context.Context, c principal.Consent) (out Consent, err error) {
 	out.Consent = c
 	if out.From, err = a.store.Principal(ctx, c.Giver); err != nil {
@@ -87,7 +146,7 @@ func (a *Authority) consent(ctx context.Context, c principal.Consent) (out Conse
 		out.State = "withdrawn"
 	case !now.Before(c.Until):
 		out.State = "expired"
-	case !c.Holds(&out.From, &out.To, now):
+	case !c.Holds(&out.From, &out.To, now), !a.table.Vouched(&c):
 		out.State = "ended"
 	default:
 		out.State = "active"

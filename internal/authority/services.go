@@ -47,6 +47,11 @@ func (a *Authority) CreateService(ctx context.Context, s *policy.Subject, n NewS
 			return Service{}, err
 		}
 		p.Kind = principal.Service
+		if n.Group != "" {
+			if err := a.notByHimself(s, p, n.Group); err != nil {
+				return Service{}, err
+			}
+		}
 		owners, err := a.people(ctx, s, n.Owners)
 		if err != nil {
 			return Service{}, err
@@ -169,6 +174,10 @@ type OwnerChange struct {
 // SetOwners changes who answers for a service. Its owners do that, and
 // administrators, who alone may leave it with too few.
 func (a *Authority) SetOwners(ctx context.Context, s *policy.Subject, idOrName string, c OwnerChange) (Service, error) {
+	if s.Principal.Kind == principal.Service { // else a leaked token of it would be enough to take it over
+		return Service{}, fault.New(fault.Denied, "not_an_owner", "A service does not say who answers for it.").
+			WithFix("Let one of its owners do it: gradegate service owners %s", fault.Word(idOrName))
+	}
 	return retry(func() (Service, error) {
 		old, err := a.serviceFor(ctx, s, policy.ServiceOwn, idOrName)
 		if err != nil {
@@ -213,6 +222,9 @@ func (a *Authority) newOwners(ctx context.Context, s *policy.Subject, p principa
 		if len(c.Add)+len(c.Remove) > 0 {
 			return nil, "", fault.New(fault.Invalid, "owners_invalid", "A service has people as owners, or one group.").WithFix("Use --group alone, or --add and --remove.")
 		}
+		if !s.IsAdmin() && !slices.Contains(s.Principal.Groups, c.Group) {
+			return nil, "", fault.New(fault.Denied, "group_not_yours", "An owner hands a service over to a group that they are in.").WithFix("Ask an administrator.")
+		}
 		return nil, c.Group, a.notByHimself(s, p, c.Group)
 	}
 	added, err := a.people(ctx, s, c.Add)
@@ -255,7 +267,7 @@ func enough(s *policy.Subject, old, is Service, force bool) error {
 	switch {
 	case !force:
 		return refused.WithFix("Add somebody in the same step: gradegate service owners %s --add NAME. An administrator may leave it with too few: --force", is.Name)
-	case !s.IsAdmin():
+	case !s.IsAdmin() || !s.Local && !policy.Granted(s.Scopes, policy.ScopeAdmin):
 		f := refused.WithFix("Add somebody in the same step, or ask an administrator.")
 		f.Kind = fault.Denied
 		return f

@@ -11,6 +11,7 @@ import (
 
 	"gradegate/internal/audit"
 	"gradegate/internal/authority"
+	"gradegate/internal/budget"
 	"gradegate/internal/fault"
 	"gradegate/internal/policy"
 	"gradegate/internal/principal"
@@ -339,4 +340,69 @@ func (h house) tokensOf(t *testing.T, name string) []token.Token {
 	list, err := h.store.TokensOf(t.Context(), p.ID)
 	must(t, err)
 	return list
+}
+
+// A token of a service, leaked, does not say who answers for it.
+func TestServiceIsNoOwner(t *testing.T) {
+	h, _ := timed(t)
+	ann, _, ci := h.team(t)
+	h.signIn(t, "eve")
+	made, err := h.CreateServiceToken(t.Context(), ann, "ci", authority.Create{Name: "runner", Scopes: []string{policy.ScopeSubmit, policy.ScopeTokens}}, authority.Idem{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = h.SetOwners(t.Context(), h.subject(t, made.Secret), "ci", authority.OwnerChange{Add: []string{"eve"}, Remove: []string{"ann"}})
+	wantCode(t, "takes itself over", err, "not_an_owner")
+	if is, err := h.Service(t.Context(), ann, "ci"); err != nil || !slices.Equal(is.Owners, ci.Owners) {
+		t.Error(is.Owners, err)
+	}
+}
+
+// A consent gives nothing that the token did not have which gave it, and ends with
+// a leak report about that token, and with all of its owner's credentials.
+func TestConsentIsNoMore(t *testing.T) {
+	h, clock := timed(t)
+	ann, bob := h.subject(t, h.signIn(t, "ann").Secret), h.subject(t, h.signIn(t, "bob").Secret)
+	give := func(s *policy.Subject) error {
+		_, err := h.GiveConsent(t.Context(), s, authority.NewConsent{To: "bob"}, authority.Idem{})
+		return err
+	}
+	holds := func() bool {
+		_, _, err := h.table.Consented(bob, "ann", "iris")
+		return err == nil
+	}
+	mint := func(c authority.Create) (token.Secret, *policy.Subject) {
+		made, err := h.CreateToken(t.Context(), ann, c, authority.Idem{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, _, err := h.table.Authenticate(made.Secret.Presented(), netip.MustParseAddr("192.0.2.1"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return made.Secret, &s
+	}
+	_, few := mint(authority.Create{Name: "few", Scopes: []string{policy.ScopeTokens}})
+	wantCode(t, "without the rights", give(few), "scope_widened")
+	_, bound := mint(authority.Create{Name: "bound", CIDRs: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}})
+	wantCode(t, "of some networks", give(bound), "consent_narrow")
+	_, poor := mint(authority.Create{Name: "poor", Budget: budget.Budget{Jobs: 1}})
+	wantCode(t, "with a budget", give(poor), "budget_widened")
+	secret, full := mint(authority.Create{Name: "full"})
+	if err := give(full); err != nil || !holds() {
+		t.Fatal(err)
+	}
+	if err := h.ReportLeak(t.Context(), &policy.Subject{}, []string{secret.Reveal()}); err != nil || holds() {
+		t.Error("it holds after a leak report", err)
+	}
+	if err := give(ann); err != nil || !holds() {
+		t.Fatal(err)
+	}
+	if list, err := h.Consents(t.Context(), ann, ""); err != nil || list[0].State != "active" || list[1].State == "active" {
+		t.Errorf("%+v %v", list, err)
+	}
+	clock.Add(time.Second)
+	if _, err := h.RevokeAll(t.Context(), ann, "", true); err != nil || holds() {
+		t.Error("it holds after all was revoked", err)
+	}
 }

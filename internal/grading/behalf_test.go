@@ -156,12 +156,15 @@ func TestServiceJobs(t *testing.T) {
 	if err != nil || own.Job.Owner != ci.Principal.ID {
 		t.Fatalf("%+v %v", own.Job, err)
 	}
-	h.consent(t, eve, "ci")
-	fors, err := h.submitFor(t.Context(), ci, "eve")
-	if err != nil || fors.Job.Owner != eve.Principal.ID || fors.Job.Submitter != ci.Principal.ID {
+	if _, err := h.authority.GiveConsent(t.Context(), eve, authority.NewConsent{To: "ci"}, authority.Idem{}); fault.CodeOf(err) != "user_not_found" {
+		t.Errorf("eve learns of the service: %v", err)
+	}
+	h.consent(t, bob, "ci")
+	fors, err := h.submitFor(t.Context(), ci, "bob")
+	if err != nil || fors.Job.Owner != bob.Principal.ID || fors.Job.Submitter != ci.Principal.ID {
 		t.Fatalf("%+v %v", fors.Job, err)
 	}
-	if _, err := h.submitFor(t.Context(), token("other"), "eve"); fault.KindOf(err) != fault.Denied {
+	if _, err := h.submitFor(t.Context(), token("other"), "bob"); fault.KindOf(err) != fault.Denied {
 		t.Errorf("beyond its token: %v", err)
 	}
 	for name, s := range map[string]*policy.Subject{"ann": ann, "bob": bob} {

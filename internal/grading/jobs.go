@@ -68,6 +68,9 @@ func (g *Grading) Jobs(ctx context.Context, s *policy.Subject, f Filter) ([]Deta
 	case f.Owner == "*":
 		f.Owner = ""
 	}
+	if f.Submitter != "" && s.Mode != "" {
+		return nil, policy.Decide(s, policy.JobRead, policy.Resource{Owner: "usr_others"}) // others' jobs are not its own
+	}
 	r := policy.Resource{Owner: f.Owner, Competition: f.Competition, CoOwned: f.Owner != "" && g.Gate.Controls(s.Principal.ID, f.Owner)}
 	if s.Mode == policy.ModeExpiredRead {
 		r.Submitted = s.Ended.Add(-time.Microsecond) // only what is older is listed

@@ -35,7 +35,7 @@ func (a *API) adviseToken(ctx context.Context, s *policy.Subject, in *adviceIn) 
 	if err != nil {
 		return api.Advice{}, err
 	}
-	list, err := a.advise(ctx, in.Since, map[token.Family]bool{k.Family: true}, func(*hindsight.Habits) []token.Token { return []token.Token{k} })
+	list, err := a.advise(ctx, s, in.Since, map[token.Family]bool{k.Family: true}, func(*hindsight.Habits) []token.Token { return []token.Token{k} })
 	if err != nil {
 		return api.Advice{}, err
 	}
@@ -55,7 +55,16 @@ func (a *API) adviseAll(ctx context.Context, s *policy.Subject, in *allAdviceIn)
 	if err := policy.Decide(s, action, policy.Resource{}); err != nil {
 		return page, err
 	}
-	list, err := a.advise(ctx, in.Since, nil, func(h *hindsight.Habits) []token.Token {
+	var only map[token.Family]bool
+	if !in.All {
+		only = map[token.Family]bool{}
+		a.Table.EachToken(func(k *token.Token, _ *principal.Principal) {
+			if k.Owner == s.Principal.ID && !s.Local {
+				only[k.Family] = true
+			}
+		})
+	}
+	list, err := a.advise(ctx, s, in.Since, only, func(h *hindsight.Habits) []token.Token {
 		var found []token.Token
 		spare := func(k token.Token) int { return h.Of(k.Family).Spare(&k) }
 		most := func() {
@@ -90,14 +99,18 @@ func (a *API) advisable(k *token.Token, p *principal.Principal) bool {
 
 // advise reads the trail once, for all tokens that choose gives then. Habits of
 // other families than the given ones are not collected (nil: of all).
-func (a *API) advise(ctx context.Context, back string, only map[token.Family]bool, choose func(*hindsight.Habits) []token.Token) ([]api.Advice, error) {
+func (a *API) advise(ctx context.Context, s *policy.Subject, back string, only map[token.Family]bool, choose func(*hindsight.Habits) []token.Token) ([]api.Advice, error) {
 	since, err := a.spanBack(back)
 	if err != nil {
 		return nil, err
 	}
 	h := hindsight.NewHabits(a.Table, a.needsOf, only)
 	var out []api.Advice
-	err = a.reading(ctx, a.readings, func(ctx context.Context) error {
+	place := a.ownReadings
+	if policy.Decide(s, policy.AuditRead, policy.Resource{}) == nil {
+		place = a.readings
+	}
+	err = a.reading(ctx, place, func(ctx context.Context) error {
 		begins, err := a.Lines(ctx, Lines{Stream: "use", Since: since}, func(e *audit.Event) error {
 			h.Note(e)
 			return nil

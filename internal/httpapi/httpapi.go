@@ -148,7 +148,8 @@ type API struct {
 	known   identities
 	needed  requirements
 
-	readings    chan struct{} // taken by whoever reads weeks of the trail
+	readings    chan struct{} // taken by whoever may read all of the trail, and reads weeks of it
+	ownReadings chan struct{} // and by whoever looks for their own in them
 	lookups     chan struct{} // and by whoever looks for one request in it
 	followEvery time.Duration // how often a followed log looks for more
 	bodyTime    time.Duration // how long a client may take to send a small body
@@ -180,7 +181,7 @@ func New(d Deps) (*API, error) {
 	}
 	a := &API{
 		Deps: d, mux: http.NewServeMux(), routes: map[string]*route{}, proxies: p,
-		readings: make(chan struct{}, 2), lookups: make(chan struct{}, 8), followEvery: time.Second, bodyTime: 10 * time.Second, closing: make(chan struct{}),
+		readings: make(chan struct{}, 2), ownReadings: make(chan struct{}, 1), lookups: make(chan struct{}, 8), followEvery: time.Second, bodyTime: 10 * time.Second, closing: make(chan struct{}),
 	}
 	a.known.init()
 	return a, a.mount()

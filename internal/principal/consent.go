@@ -17,9 +17,14 @@ type Consent struct {
 	// Epochs are the person epochs of both when it was given. When one has moved
 	// on, the consent is over for good.
 	GiverEpoch, TakerEpoch int64
-	Competitions           []string // empty: all of the giver's
-	GivenAt, Until         time.Time
-	EndedAt                time.Time // withdrawn, or replaced; zero: neither
+	// GiverCredentials is the giver's other epoch: who ends all of their credentials
+	// ends what was given with them. Via is the token that gave it; when that one is
+	// reported leaked, or has left the table for the archive, so is it.
+	GiverCredentials int64
+	Via              string
+	Competitions     []string // empty: all of the giver's
+	GivenAt, Until   time.Time
+	EndedAt          time.Time // withdrawn, or replaced; zero: neither
 }
 
 const (
@@ -52,7 +57,8 @@ func Consenting(id string, giver, taker Principal, span time.Duration, competiti
 	}
 	return Consent{
 		ID: id, Version: 1, Giver: giver.ID, Taker: taker.ID, GiverEpoch: giver.Epochs.Person, TakerEpoch: taker.Epochs.Person,
-		Competitions: slices.Clone(competitions), GivenAt: now, Until: now.Add(span),
+		GiverCredentials: giver.Epochs.Credentials,
+		Competitions:     slices.Clone(competitions), GivenAt: now, Until: now.Add(span),
 	}, nil
 }
 
@@ -61,7 +67,7 @@ func Consenting(id string, giver, taker Principal, span time.Duration, competiti
 func (c Consent) Holds(giver, taker *Principal, now time.Time) bool {
 	return giver.ID == c.Giver && taker.ID == c.Taker && c.EndedAt.IsZero() && now.Before(c.Until) &&
 		giver.Status == Active && taker.Status == Active &&
-		giver.Epochs.Person == c.GiverEpoch && taker.Epochs.Person == c.TakerEpoch
+		giver.Epochs.Person == c.GiverEpoch && giver.Epochs.Credentials == c.GiverCredentials && taker.Epochs.Person == c.TakerEpoch
 }
 
 // Covers reports whether it is for a competition.

@@ -15,6 +15,8 @@ type consentRow struct {
 	Taker        string `json:"taker"`
 	GiverEpoch   int64  `json:"giver_epoch"`
 	TakerEpoch   int64  `json:"taker_epoch"`
+	Credentials  int64  `json:"giver_credentials"`
+	Via          string `json:"via"`
 	Competitions list   `json:"competitions,omitempty"`
 	GivenAt      int64  `json:"given_at"`
 	Until        int64  `json:"until"`
@@ -24,20 +26,20 @@ type consentRow struct {
 func (r *consentRow) spec() *table { return consentsTable }
 
 func (r *consentRow) fields() []any {
-	return []any{&r.ID, &r.Version, &r.Giver, &r.Taker, &r.GiverEpoch, &r.TakerEpoch, &r.Competitions, &r.GivenAt, &r.Until, &r.EndedAt}
+	return []any{&r.ID, &r.Version, &r.Giver, &r.Taker, &r.GiverEpoch, &r.TakerEpoch, &r.Credentials, &r.Via, &r.Competitions, &r.GivenAt, &r.Until, &r.EndedAt}
 }
 
 func consentToRow(c principal.Consent) *consentRow {
 	return &consentRow{
 		ID: c.ID, Version: c.Version, Giver: string(c.Giver), Taker: string(c.Taker), GiverEpoch: c.GiverEpoch, TakerEpoch: c.TakerEpoch,
-		Competitions: c.Competitions, GivenAt: clock.Micros(c.GivenAt), Until: clock.Micros(c.Until), EndedAt: clock.Micros(c.EndedAt),
+		Credentials: c.GiverCredentials, Via: c.Via, Competitions: c.Competitions, GivenAt: clock.Micros(c.GivenAt), Until: clock.Micros(c.Until), EndedAt: clock.Micros(c.EndedAt),
 	}
 }
 
 func (r *consentRow) consent() principal.Consent {
 	return principal.Consent{
 		ID: r.ID, Version: r.Version, Giver: principal.ID(r.Giver), Taker: principal.ID(r.Taker), GiverEpoch: r.GiverEpoch, TakerEpoch: r.TakerEpoch,
-		Competitions: r.Competitions, GivenAt: clock.Micro(r.GivenAt), Until: clock.Micro(r.Until), EndedAt: clock.Micro(r.EndedAt),
+		GiverCredentials: r.Credentials, Via: r.Via, Competitions: r.Competitions, GivenAt: clock.Micro(r.GivenAt), Until: clock.Micro(r.Until), EndedAt: clock.Micro(r.EndedAt),
 	}
 }
 

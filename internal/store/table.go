@@ -50,7 +50,7 @@ var (
 	blocksTable = newTable("blocks", true, func() row { return new(blockRow) },
 		"id", "version", "prefix", "note", "made_by", "since", "until", "lifted")
 	consentsTable = newTable("consents", true, func() row { return new(consentRow) },
-		"id", "version", "giver", "taker", "giver_epoch", "taker_epoch", "competitions", "given_at", "until", "ended_at")
+		"id", "version", "giver", "taker", "giver_epoch", "taker_epoch", "giver_credentials", "via", "competitions", "given_at", "until", "ended_at")
 	archiveTable = newTable("archive", true, func() row { return new(archiveRow) },
 		"id", "version", "digest", "owner", "name", "kind", "ended_at", "why", "archived_at", "segment", "body")
 	holdsTable = newTable("holds", true, func() row { return new(holdRow) },

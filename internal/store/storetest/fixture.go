@@ -48,7 +48,8 @@ func Token(owner principal.Principal, name string) token.Token {
 func Consent(giver, taker principal.Principal) principal.Consent {
 	return principal.Consent{
 		ID: fmt.Sprintf("cns_%026d", counter.Add(1)), Version: 1, Giver: giver.ID, Taker: taker.ID, GiverEpoch: giver.Epochs.Person,
-		TakerEpoch: taker.Epochs.Person, Competitions: []string{"iris", "mnist"}, GivenAt: T0, Until: T0.Add(24 * time.Hour),
+		TakerEpoch: taker.Epochs.Person, GiverCredentials: giver.Epochs.Credentials, Via: "tok_giver",
+		Competitions: []string{"iris", "mnist"}, GivenAt: T0, Until: T0.Add(24 * time.Hour),
 	}
 }
 

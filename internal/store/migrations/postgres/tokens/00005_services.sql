@@ -9,7 +9,7 @@ ALTER TABLE principals ADD COLUMN owned_since BIGINT NOT NULL DEFAULT 0;
 -- Who may hand in jobs for whom.
 CREATE TABLE consents (
   id TEXT PRIMARY KEY, version BIGINT NOT NULL, giver TEXT NOT NULL REFERENCES principals (id), taker TEXT NOT NULL REFERENCES principals (id),
-  giver_epoch BIGINT NOT NULL, taker_epoch BIGINT NOT NULL, competitions TEXT NOT NULL,
+  giver_epoch BIGINT NOT NULL, taker_epoch BIGINT NOT NULL, giver_credentials BIGINT NOT NULL, via TEXT NOT NULL, competitions TEXT NOT NULL,
   given_at BIGINT NOT NULL, until BIGINT NOT NULL, ended_at BIGINT NOT NULL,
   mac BYTEA NOT NULL, mac_version BIGINT NOT NULL, key_id TEXT NOT NULL
 );

@@ -9,7 +9,7 @@ ALTER TABLE principals ADD COLUMN owned_since INTEGER NOT NULL DEFAULT 0;
 -- Who may hand in jobs for whom.
 CREATE TABLE consents (
   id TEXT PRIMARY KEY, version INTEGER NOT NULL, giver TEXT NOT NULL REFERENCES principals (id), taker TEXT NOT NULL REFERENCES principals (id),
-  giver_epoch INTEGER NOT NULL, taker_epoch INTEGER NOT NULL, competitions TEXT NOT NULL,
+  giver_epoch INTEGER NOT NULL, taker_epoch INTEGER NOT NULL, giver_credentials INTEGER NOT NULL, via TEXT NOT NULL, competitions TEXT NOT NULL,
   given_at INTEGER NOT NULL, until INTEGER NOT NULL, ended_at INTEGER NOT NULL,
   mac BLOB NOT NULL, mac_version INTEGER NOT NULL, key_id TEXT NOT NULL
 ) STRICT;
