@@ -16,7 +16,9 @@ import (
 type Import struct {
 	User   string
 	Digest token.Digest // bare
-	Name   string
+	// Unreadable is set if what was given is no digest.
+	Unreadable bool
+	Name       string
 	// ExpiresAt is its end there; zero: none, and it gets one.
 	ExpiresAt    time.Time
 	Scopes       []string // none: what a personal token has
@@ -75,6 +77,10 @@ func (a *Authority) ImportTokens(ctx context.Context, s *policy.Subject, list []
 }
 
 func (a *Authority) importOne(ctx context.Context, s *policy.Subject, x Import, o ImportOptions, made map[string]bool) (Imported, error) {
+	if x.Unreadable {
+		return Imported{}, fault.New(fault.Invalid, "sha256_invalid", "SHA-256 is 64 hexadecimal digits.").
+			WithFix("Give the digest of the secret, never the secret itself.")
+	}
 	return retry(func() (Imported, error) {
 		return token.Draw(func() (Imported, error) { return a.importOnce(ctx, s, x, o, made) })
 	})

@@ -67,7 +67,7 @@ func (a *app) verifyingKey(cmd *cobra.Command, given string) (string, error) {
 		}
 		key, err := client.TrailKey(cmd.Context())
 		if err != nil {
-			return "", fmt.Errorf("without --key the server is asked for it: %w", err)
+			return "", fault.Wrap(fault.Invalid, "key_missing", "Without --key the server is asked for the verifying key, and it does not answer.", err).WithFix("Give the key that you keep: --key FILE (gradegate audit key > FILE, while the server runs)")
 		}
 		return strings.TrimSpace(key), nil
 	}

@@ -172,6 +172,11 @@ func (x *examination) whoami(ctx context.Context) {
 	if me.User != nil {
 		name = me.User.Name + " (" + me.User.Role + ")"
 	}
+	if me.Mode == policy.ModeQuarantined {
+		x.bad("whoami", name+"; the token is quarantined, since somebody reported it leaked: it may read and cancel its owner's own jobs, nothing else",
+			"If it has leaked, end it: gradegate token revoke self. If not, ask an administrator to run: gradegate token resume "+me.TokenID, exitForbidden)
+		return
+	}
 	if me.Mode != "normal" && me.Mode != "" {
 		x.warn("whoami", name+", in the mode "+me.Mode, "gradegate token show self says why.")
 		return

@@ -24,7 +24,8 @@ func (a *app) tokenImport() *cobra.Command {
 CSV with a header, or a SQLite file. They go on under their old secrets, as kind
 legacy, with clocks as other tokens have; one without an end gets one, 30 to 90 days
 from now, so that not all end on one day. Their owners give them a successor with
-gradegate token rotate. Run it on the server's machine; repeated, it goes on where it
+gradegate token rotate. A secret of fewer than 16 characters is never accepted, and
+nobody can tell that from its digest. Run it on the server's machine; repeated, it goes on where it
 stopped.`,
 		Example: "  gradegate token import tokens.csv --data gradegate-data --create-users --dry-run\n" +
 			"  gradegate token import tokens.csv --data gradegate-data --create-users\n" +
@@ -66,11 +67,11 @@ stopped.`,
 }
 
 func (a *app) printImports(out api.Imports) error {
-	count := map[string]int{}
+	n := map[string]int{}
 	users := 0
 	var ids []string
 	for _, i := range out.Items {
-		count[i.Outcome]++
+		n[i.Outcome]++
 		if i.NewUser {
 			users++
 		}
@@ -84,10 +85,10 @@ func (a *app) printImports(out api.Imports) error {
 				fmt.Fprintf(w, "refused\t%s\t%s %s\n", clean(i.User), clean(i.Detail), clean(i.Fix))
 			}
 		}
-		verb := "were imported"
+		verb := pick(n["imported"], "was", "were") + " imported"
 		if out.DryRun {
 			verb = "would be imported"
 		}
-		fmt.Fprintf(w, "%d %s, for %d new users; %d were known already, %d are refused.\n", count["imported"], verb, users, count["known"], count["refused"])
+		fmt.Fprintf(w, "%d %s, for %s; %d known already, %d refused.\n", n["imported"], verb, count(users, "new user"), n["known"], n["refused"])
 	}})
 }

@@ -61,7 +61,7 @@ func (a *app) leakCmd() *cobra.Command {
 	var file string
 	var every bool
 	report := &cobra.Command{
-		Use: "report", Short: "Report tokens that were seen where they do not belong; they die at once", Args: cobra.NoArgs,
+		Use: "report", Short: "Report tokens that were seen where they do not belong; they are stopped at once", Args: cobra.NoArgs,
 		Long: `Reads a file, or without one stdin, and reports every token in it, wherever it stands: a log or a
 notebook will do. Whoever holds a token may report it; no sign-in is needed. The
 answer is the same for real tokens and for invented ones. Imported tokens have no

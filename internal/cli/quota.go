@@ -229,7 +229,7 @@ func (a *app) quotaEnd() *cobra.Command {
 // printGrant shows a grant, and says so if there is nothing that it raises.
 func (a *app) printGrant(ctx context.Context, client *api.Client, user string, g api.Grant) error {
 	if q, err := client.Quota(ctx, url.Values{"user": {user}}); err == nil && len(q.Budgets) == 0 && g.Until.After(time.Now()) {
-		a.hint("Nothing bounds %s yet, so that there is nothing to raise. A budget: gradegate user set %s --gpu-hours 8", user, user)
+		a.hint("The grant is made, and counts as soon as there is a budget that it raises: nothing bounds %s yet. A budget: gradegate user set %s --gpu-hours 8", user, user)
 	}
 	return a.print(result{json: g, name: g.ID, table: func(w io.Writer) {
 		facts(w, "grant", g.ID, "for", user, "gives", gives(g), "until", when(&g.Until), "reason", g.Reason, "by", g.By)

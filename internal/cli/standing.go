@@ -224,7 +224,7 @@ renewed: create another.`,
 				a.hint("It ends no later, because %s (%s).", why, policyWord(r.Policy))
 			}
 			return a.print(result{json: r, name: r.Token.ID, table: func(w io.Writer) {
-				facts(w, "ended", when(r.EndedBefore), "ends", when(r.EffectiveEnd))
+				facts(w, "would have ended", when(r.EndedBefore), "ends", when(r.EffectiveEnd))
 				tokenFacts(w, r.Token)
 			}})
 		},

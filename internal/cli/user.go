@@ -148,8 +148,8 @@ func (a *app) userList() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.print(list(all, func(u api.User) string { return u.ID }, "NAME\tROLE\tSTATUS\tFIRST SIGNED IN\tID", func(u api.User) []string {
-				return []string{u.Name, u.Role, statusWord(u.Status), orNever(when(u.EnrolledAt)), u.ID}
+			return a.print(list(all, func(u api.User) string { return u.ID }, "NAME\tKIND\tROLE\tSTATUS\tFIRST SIGNED IN\tID", func(u api.User) []string {
+				return []string{u.Name, u.Kind, u.Role, statusWord(u.Status), orNever(when(u.EnrolledAt)), u.ID}
 			}))
 		},
 	}

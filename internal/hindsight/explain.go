@@ -12,6 +12,7 @@ import (
 
 	"gradegate/internal/audit"
 	"gradegate/internal/fault"
+	"gradegate/internal/policy"
 	"gradegate/internal/token"
 )
 
@@ -198,6 +199,9 @@ func (x *Explanation) why(e *audit.Event, detail string) string {
 		if len(x.Missing) > 0 {
 			detail += ": " + strings.Join(x.Missing, " ") + " (it had " + orNone(x.Granted) + ")"
 		}
+		if e.Mode == policy.ModeQuarantined {
+			detail += ": it is quarantined"
+		}
 	}
 	if x.Via != "" && x.Failed == "network" {
 		detail += " (the proxy " + x.Peer + " named that address in " + x.Via + ")"
@@ -239,6 +243,9 @@ func (x *Explanation) wayOn(e *audit.Event) string {
 	case "standing", "clock":
 		return signIn
 	case "right":
+		if e.Mode == policy.ModeQuarantined {
+			return "The token is quarantined, since somebody reported it leaked. If it has leaked: gradegate token revoke " + id + ". If not, ask an administrator to run: gradegate token resume " + id
+		}
 		return "gradegate whoami shows who you are and what your token may do."
 	case "path", "request", "outcome":
 		return "The answer to the request said more: its code was " + e.Reason + "."

@@ -285,7 +285,7 @@ func (a *API) reportLeaks(ctx context.Context, s *policy.Subject, in *leaksIn) (
 	if err := a.endLeaked(ctx, s, secrets); err != nil {
 		return api.LeaksAccepted{}, err
 	}
-	return api.LeaksAccepted{Accepted: len(secrets), Detail: "Thank you. Whatever of this is a secret of ours is dead now."}, nil
+	return api.LeaksAccepted{Accepted: len(secrets), Detail: "Thank you. Whatever of this is a secret of ours is of no use to a finder any more."}, nil
 }
 
 // endLeaked ends whatever was reported, or found where no secret belongs.

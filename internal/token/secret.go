@@ -166,7 +166,7 @@ func (m Malformed) Error() string {
 	case Missing:
 		return "no token was presented"
 	case UnknownPrefix:
-		return "a token starts with ggpat_, ggses_, ggsvc_ or ggjob_"
+		return "a token starts with ggpat_, ggses_, ggsvc_ or ggjob_; one that was imported has 16 characters at least"
 	case WrongLength:
 		return "a token has 67 characters: it was probably cut off when it was copied"
 	case WrongAlphabet:

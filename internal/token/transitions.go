@@ -64,7 +64,7 @@ func (t Token) Resume(by Reason) (Token, error) {
 	case Unproven:
 	case Standard, Suspended, Quarantined:
 		if by != ByAdmin && t.Standing != Standard && t.Reason != ByOwner {
-			return t, errByAdmin.With("state", string(t.Standing))
+			return t, errByAdmin.With("state", string(t.Standing)).WithFix("Ask an administrator to run: gradegate token resume %s", t.ID)
 		}
 		t.Standing, t.Reason = Standard, ""
 		return t.changed(), nil

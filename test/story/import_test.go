@@ -81,10 +81,10 @@ func TestImport(t *testing.T) {
 			if out := w.local(append(run, "--dry-run")...); !strings.Contains(out, "2 would be imported, for 2 new users") || ask(oldSecrets["ann"]) != 401 {
 				t.Fatalf("a dry run: %s", out)
 			}
-			if out := w.local(run...); !strings.Contains(out, "2 were imported, for 2 new users; 0 were known already, 0 are refused.") {
+			if out := w.local(run...); !strings.Contains(out, "2 were imported, for 2 new users; 0 known already, 0 refused.") {
 				t.Fatal(out)
 			}
-			if out := w.local(run...); !strings.Contains(out, "0 were imported, for 0 new users; 2 were known already") {
+			if out := w.local(run...); !strings.Contains(out, "0 were imported, for 0 new users; 2 known already") {
 				t.Fatal(out)
 			}
 			for user, secret := range oldSecrets {
