@@ -180,7 +180,7 @@ func (a *Authority) commit(ctx context.Context, s *policy.Subject, d Decision, e
 		}
 	}
 	for i := range d.Principals {
-		if p := &d.Principals[i]; p.Old != nil && p.Old.Kind == principal.Service && !s.IsAdmin() && !a.answersFor(s, p.Old.ID) {
+		if p := &d.Principals[i]; p.Old != nil && p.Old.Kind == principal.Service && p.Old.ID != s.Principal.ID && !s.IsAdmin() && !a.answersFor(s, p.Old.ID) {
 			return 0, errNoService
 		}
 	}

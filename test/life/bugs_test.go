@@ -55,18 +55,18 @@ var bugs = []bug{
 		{address, `return plain(p.list.ClientIP(h, ""))`, `return plain(strings.TrimSpace(strings.Split(h.Get(p.header), ",")[0]))`},
 	}},
 	{name: "mapped IPv6 is another address", pkg: "./internal/authn", run: "^TestAddressRule$", edits: []edit{
-		{authent, `addr = addr.Unmap().WithZone("")`, `addr = addr.WithZone("")`},
+		{"internal/policy/level.go", `addr = addr.Unmap().WithZone("")`, `addr = addr.WithZone("")`},
 	}},
 	{name: "negative answer cached", edits: []edit{
 		{authent, "import (\n", "import (\n\t\"sync\"\n"},
-		{authent, "var nobody token.Token\n", "var nobody token.Token\n\nvar remembered sync.Map\n"},
-		{authent, "\te, known := t.tokens.get(p.Public)\n\trecord := &nobody\n", `	if old, ok := remembered.Load(p.Digest); ok {
+		{authent, "func authenticates(k token.Kind) bool {\n", "var remembered sync.Map\n\nfunc authenticates(k token.Kind) bool {\n"},
+		{authent, "\tvar record held\n\tknown := t.find(p.Public, &record)\n", `	if old, ok := remembered.Load(p.Digest); ok {
 		return s, Ref{}, old.(error)
 	}
-	e, known := t.tokens.get(p.Public)
-	record := &nobody
+	var record held
+	known := t.find(p.Public, &record)
 `},
-		{authent, "\tdefault:\n\t\treturn s, Ref{}, byState[state]\n", "\tdefault:\n\t\tremembered.Store(p.Digest, error(byState[state]))\n\t\treturn s, Ref{}, byState[state]\n"},
+		{authent, "\tdefault:\n\t\ts.Until, s.By", "\tdefault:\n\t\tremembered.Store(p.Digest, error(byState[state]))\n\t\ts.Until, s.By"},
 	}},
 	{name: "replayed secret after ten minutes", edits: []edit{
 		{"internal/store/read.go", `if r.(*replyRow).Until <= clock.Micros(now) {`, `if r.(*replyRow).Until <= clock.Micros(now) && false {`},
@@ -82,18 +82,18 @@ var bugs = []bug{
 		{trans, "\tif r.NewFamily != \"\" {\n", "\tsuccessor.BornAt = now\n\tif r.NewFamily != \"\" {\n"},
 	}},
 	{name: "a valid token refused by a spent budget", pkg: "./internal/httpapi", run: "^TestFailureBudget$", edits: []edit{
-		{credence, "\tp, err := token.Parse(text)\n", `	if d, _ := c.api.Failures.Fail(c.addr, c.now); !d.Allowed {
+		{credence, "\tp, err := c.api.Table.Read(text)\n", `	if d, _ := c.api.Failures.Fail(c.addr, c.now); !d.Allowed {
 		return errFailures
 	}
-	p, err := token.Parse(text)
+	p, err := c.api.Table.Read(text)
 `},
 	}},
 
 	{name: "a valid token refused by a block", pkg: "./internal/httpapi", run: "^TestAutomaticBlock$", edits: []edit{
-		{credence, "\tp, err := token.Parse(text)\n", `	if until := c.api.Blocks.Failed(c.addr, c.now); !until.IsZero() {
+		{credence, "\tp, err := c.api.Table.Read(text)\n", `	if until := c.api.Blocks.Failed(c.addr, c.now); !until.IsZero() {
 		return errBlocked
 	}
-	p, err := token.Parse(text)
+	p, err := c.api.Table.Read(text)
 `},
 	}},
 
