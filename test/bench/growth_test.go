@@ -21,6 +21,7 @@ import (
 	"gradegate/internal/authn"
 	"gradegate/internal/authority"
 	"gradegate/internal/clock"
+	"gradegate/internal/keys"
 	"gradegate/internal/policy"
 	"gradegate/internal/principal"
 	"gradegate/internal/store"
@@ -65,6 +66,7 @@ type node struct {
 	fill.Home
 	table   *authn.Table
 	store   *store.Tokens
+	keys    *keys.Ring
 	use     *authority.Authority
 	workers []*policy.Subject // ordinary users, each signed in
 	session token.Token       // of the user who owns a tenth of all tokens
@@ -90,6 +92,7 @@ func open(b *testing.B, h fill.Home) *node {
 	cfg.Clock, cfg.Log = clock.New(clock.Wall, time.Time{}), slog.New(slog.DiscardHandler)
 	n.table = authn.New(cfg.Clock.Now, 0, policy.Rules{Terms: token.PlatformTerms(), MaxPersonal: 1 << 30})
 	cfg.Follow, cfg.Memory = n.table.Apply, n.table
+	n.keys = cfg.Keys
 	n.store, err = store.OpenTokens(ctx, cfg)
 	must(b, err)
 	b.Cleanup(func() { _ = n.store.Close() })
@@ -220,6 +223,8 @@ var acts = []act{
 		_, err := n.use.Offboard(ctx, admin, n.leavers[n.turn%len(n.leavers)], n.turn%2 == 0)
 		return err
 	}},
+	{"import a thousand tokens", 1, func(ctx context.Context, n *node) error { return n.end(ctx) }},
+	{"sweep a thousand, in five batches", 1, func(ctx context.Context, n *node) error { return n.sweep(ctx) }},
 }
 
 // list is a page as it is shown.
