@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -12,9 +13,11 @@ import (
 	"github.com/spf13/cobra"
 
 	"gradegate/api"
+	"gradegate/internal/audit"
 	"gradegate/internal/config"
 	"gradegate/internal/fault"
 	"gradegate/internal/maintenance"
+	"gradegate/internal/trail"
 )
 
 func (a *app) archiveCmd() *cobra.Command {
@@ -193,7 +196,7 @@ func (a *app) searchSegments(cmd *cobra.Command, f *archiveFilters, dir, key, id
 	}
 	found := []api.ArchivedToken{}
 	seen := map[string]bool{}
-	checked, err := maintenance.VerifySegments(a.segmentFolder(dir), key, func(l maintenance.Line) error {
+	checked, err := maintenance.VerifySegments(a.segmentFolder(dir), key, nil, func(l maintenance.Line) error {
 		switch {
 		case len(found) >= f.limit, seen[l.ID], id != "" && l.ID != id, user != "" && l.Owner != user, f.name != "" && l.Name != f.name,
 			f.kind != "" && l.Kind != f.kind, !since.IsZero() && l.EndedAt.Before(since), !until.IsZero() && !l.EndedAt.Before(until):
@@ -226,39 +229,76 @@ func wireLine(l maintenance.Line) api.ArchivedToken {
 }
 
 func (a *app) archiveVerify() *cobra.Command {
-	var dir, key string
+	var dir, key, from string
 	c := &cobra.Command{
-		Use: "verify", Short: "Prove the segments with their files and the public key alone", Args: cobra.NoArgs,
-		Long: `Checks that every segment of the folder is what the server signed, and that none is
-missing before the last one. It needs the files and the key (gradegate audit key), nothing else.`,
-		Example: "  gradegate archive verify --data gradegate-data",
+		Use: "verify", Short: "Prove the segments with their files, the trail and the public key alone", Args: cobra.NoArgs,
+		Long: `Checks that every segment of the folder is what the server signed, that none is missing
+before the last one, and that all those are there which the trail tells of, so that a
+cut end shows, too. It needs the files of both and the key (gradegate audit key), nothing
+else; gradegate audit verify proves the trail.`,
+		Example: "  gradegate archive verify --data gradegate-data\n  gradegate archive verify --dir gradegate-data/archive --trail gradegate-data/audit",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			key, err := a.verifyingKey(cmd, key)
 			if err != nil {
 				return err
 			}
-			r, err := maintenance.VerifySegments(a.segmentFolder(dir), key, nil)
+			if from == "" && dir == "" && trail.IsTrail(a.trailFolder()) == nil {
+				from = a.trailFolder()
+			}
+			told, err := segmentsTold(cmd.Context(), from)
 			if err != nil {
 				return err
 			}
-			err = a.print(result{json: r, name: strconv.FormatBool(len(r.Problems) == 0), table: func(w io.Writer) {
-				if len(r.Problems) == 0 {
-					fmt.Fprintln(w, "The segments are whole.")
-				} else {
-					fmt.Fprintln(w, "The segments are NOT whole:")
-				}
-				for _, p := range r.Problems {
-					fmt.Fprintln(w, "  "+clean(p))
-				}
-				fmt.Fprintf(w, "%s, %s\n", count(r.Segments, "segment"), count(r.Lines, "token"))
-			}})
-			if err == nil && len(r.Problems) > 0 {
-				err = fault.New(fault.Invalid, "archive_not_whole", "The archive's segments do not verify.").
-					WithFix("Leave the files as they are, and put those that are named back from a copy of the folder.")
+			r, err := maintenance.VerifySegments(a.segmentFolder(dir), key, told, nil)
+			if err != nil {
+				return err
 			}
-			return err
+			return a.printChecked(r, from)
 		},
 	}
 	a.segmentFlags(c, &dir, &key)
+	c.Flags().StringVar(&from, "trail", "", "folder of the trail to compare with (default without --dir: that of --data, or of ./gradegate-data)")
 	return c
+}
+
+// segmentsTold are the segments that a trail tells of; none without a trail.
+func segmentsTold(ctx context.Context, dir string) (told []maintenance.Head, err error) {
+	if dir == "" {
+		return nil, nil
+	}
+	if err := trail.IsTrail(dir); err != nil {
+		return nil, err
+	}
+	_, err = trail.Each(ctx, dir, trail.Pass{Stream: trail.Act, Text: string(audit.ArchiveReduce)}, func(e *audit.Event) error {
+		if h, ok := maintenance.HeadOf(e); ok {
+			told = append(told, h)
+		}
+		return nil
+	})
+	return told, err
+}
+
+// printChecked prints the verdict first.
+func (a *app) printChecked(r maintenance.Checked, from string) error {
+	err := a.print(result{json: r, name: strconv.FormatBool(len(r.Problems) == 0), table: func(w io.Writer) {
+		if len(r.Problems) == 0 {
+			fmt.Fprintln(w, "The segments are whole.")
+		} else {
+			fmt.Fprintln(w, "The segments are NOT whole:")
+		}
+		for _, p := range r.Problems {
+			fmt.Fprintln(w, "  "+clean(p))
+		}
+		fmt.Fprintf(w, "%s, %s\n", count(r.Segments, "segment"), count(r.Lines, "token"))
+		if from == "" {
+			fmt.Fprintln(w, "Not compared with a trail (--trail DIR): were the newest segments taken away, this would not show it.")
+		} else {
+			fmt.Fprintf(w, "The trail in %s tells of %s.\n", clean(from), count(r.Told, "segment"))
+		}
+	}})
+	if err == nil && len(r.Problems) > 0 {
+		err = fault.New(fault.Invalid, "archive_not_whole", "The archive's segments do not verify.").
+			WithFix("Leave the files as they are, and put those that are named back from a copy of the folder.")
+	}
+	return err
 }

@@ -49,18 +49,18 @@ func (r *run) reduce(ctx context.Context, due []Archived) error {
 	for i, a := range due {
 		lines[i] = LineOf(a)
 	}
-	name, err := writeSegment(r.Dir, r.sign, lines, r.Began)
+	head, err := writeSegment(r.Dir, r.sign, lines, r.Began)
 	if err != nil {
 		return errSegment.Caused(err)
 	}
-	r.Segments = append(r.Segments, name)
+	r.Segments = append(r.Segments, head.Segment)
 	for chunk := range slices.Chunk(due, batchMost) {
 		if ok, err := r.may(ctx); !ok || err != nil {
 			return err
 		}
 		e := r.event(r.by, audit.ArchiveReduce)
-		e.Target, e.Count = name, int64(len(chunk))
-		if err := r.Store.Reduce(ctx, chunk, name, e); err != nil {
+		e.Target, e.Count, e.Detail = head.Segment, int64(len(chunk)), map[string]string{noteDetail: head.Note}
+		if err := r.Store.Reduce(ctx, chunk, head.Segment, e); err != nil {
 			return err
 		}
 		r.pause(ctx)

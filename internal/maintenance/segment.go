@@ -20,6 +20,7 @@ import (
 
 	"golang.org/x/mod/sumdb/note"
 
+	"gradegate/internal/audit"
 	"gradegate/internal/fault"
 )
 
@@ -122,42 +123,57 @@ func readSeal(msg []byte, v note.Verifier) (s seal, err error) {
 	return s, err
 }
 
-// writeSegment makes a segment and its note durable, and returns its name. A
-// crash in between leaves a segment without a note, which the next one replaces.
-func writeSegment(dir string, sign note.Signer, lines []Line, now time.Time) (string, error) {
+// Head is what the trail says of a segment, so that one that is gone from the end
+// of the row is missed, too.
+type Head struct {
+	Segment string // its name
+	Note    string // SHA-256 of its note; empty in lines of an older version
+}
+
+// noteDetail names the digest of the note in the line of the trail.
+const noteDetail = "note"
+
+// HeadOf is the segment that a line of the trail tells of.
+func HeadOf(e *audit.Event) (h Head, ok bool) {
+	return Head{Segment: e.Target, Note: e.Detail[noteDetail]}, e.Action == audit.ArchiveReduce && e.Outcome == audit.Done
+}
+
+// writeSegment makes a segment and then its note durable. A crash or a full disk in
+// between leaves a segment without a note, which the next one replaces.
+func writeSegment(dir string, sign note.Signer, lines []Line, now time.Time) (Head, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return "", err
+		return Head{}, err
 	}
 	notes, err := noteFiles(dir)
 	if err != nil {
-		return "", err
+		return Head{}, err
 	}
 	s := seal{number: len(notes) + 1, lines: len(lines), before: "-"}
 	if len(notes) > 0 {
 		last, err := os.ReadFile(filepath.Join(dir, notes[len(notes)-1]))
 		if err != nil {
-			return "", err
+			return Head{}, err
 		}
 		s.before = digestOf(last)
 		if s.number, err = numberOf(notes[len(notes)-1]); err != nil {
-			return "", err
+			return Head{}, err
 		}
 		s.number++
 	}
 	s.name = fmt.Sprintf("tokens-%06d-%s%s", s.number, now.UTC().Format("20060102"), segmentEnd)
 	data, err := packed(lines)
 	if err != nil {
-		return "", err
+		return Head{}, err
 	}
 	s.digest = digestOf(data)
 	signed, err := note.Sign(&note.Note{Text: s.text()}, sign)
 	if err != nil {
-		return "", err
+		return Head{}, err
 	}
-	if err := errors.Join(leave(dir, s.name, data), leave(dir, s.name+noteEnd, signed)); err != nil {
-		return "", err
+	if err := leave(dir, s.name, data); err != nil {
+		return Head{}, err
 	}
-	return s.name, nil
+	return Head{Segment: s.name, Note: digestOf(signed)}, leave(dir, s.name+noteEnd, signed)
 }
 
 func packed(lines []Line) ([]byte, error) {
@@ -224,13 +240,14 @@ func numberOf(name string) (int, error) {
 type Checked struct {
 	Segments int      `json:"segments"`
 	Lines    int      `json:"lines"`
+	Told     int      `json:"told"` // segments that the trail tells of
 	Problems []string `json:"problems"`
 }
 
 // VerifySegments checks a folder with nothing but the verifying key: every
-// segment is what was signed, and none is missing in the row. each, if set, is
-// given every line of those that are.
-func VerifySegments(dir, key string, each func(Line) error) (Checked, error) {
+// segment is what was signed, and none is missing in the row, nor any that the
+// trail tells of. each, if set, is given every line of those that are.
+func VerifySegments(dir, key string, told []Head, each func(Line) error) (Checked, error) {
 	out := Checked{Problems: []string{}}
 	v, err := note.NewVerifier(strings.TrimSpace(key))
 	if err != nil {
@@ -241,6 +258,7 @@ func VerifySegments(dir, key string, each func(Line) error) (Checked, error) {
 		return out, fault.Wrap(fault.Invalid, "archive_unreadable", "The folder cannot be read: "+err.Error()+".", err).WithFix("Name the folder of archive.dir: --dir DIR")
 	}
 	before := "-"
+	there := map[string]string{}
 	for i, name := range notes {
 		bad := func(format string, args ...any) {
 			out.Problems = append(out.Problems, fmt.Sprintf(name+": "+format, args...))
@@ -260,7 +278,9 @@ func VerifySegments(dir, key string, each func(Line) error) (Checked, error) {
 		case s.before != before:
 			bad("the note before it is another one")
 		}
-		if before = digestOf(msg); err != nil {
+		before = digestOf(msg)
+		there[strings.TrimSuffix(name, noteEnd)] = before
+		if err != nil {
 			continue
 		}
 		n, err := readSegment(dir, &s, each)
@@ -270,7 +290,23 @@ func VerifySegments(dir, key string, each func(Line) error) (Checked, error) {
 		}
 		out.Segments, out.Lines = out.Segments+1, out.Lines+n
 	}
+	out.compare(there, told)
 	return out, nil
+}
+
+// compare misses what the trail tells of: whoever takes the newest segments away
+// leaves a row without a gap.
+func (c *Checked) compare(there map[string]string, told []Head) {
+	told = slices.Compact(told)
+	c.Told = len(told)
+	for _, h := range told {
+		switch is, ok := there[h.Segment]; {
+		case !ok:
+			c.Problems = append(c.Problems, h.Segment+": the trail tells of it, and it is missing")
+		case h.Note != "" && h.Note != is:
+			c.Problems = append(c.Problems, h.Segment+": its note is not the one that the trail tells of")
+		}
+	}
 }
 
 // segmentSize bounds what is read of one segment.

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"compress/gzip"
 	"crypto/ed25519"
+	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"golang.org/x/mod/sumdb/note"
@@ -58,7 +60,7 @@ func TestReduced(t *testing.T) {
 	w, all := reduced(t)
 	dir, key := filepath.Join(w.dir, "archive"), verifier(t, w.keys)
 	found := map[string]maintenance.Line{}
-	r, err := maintenance.VerifySegments(dir, key, func(l maintenance.Line) error { found[l.ID] = l; return nil })
+	r, err := maintenance.VerifySegments(dir, key, nil, func(l maintenance.Line) error { found[l.ID] = l; return nil })
 	if err != nil || len(r.Problems) > 0 || r.Segments != 3 || r.Lines != 3 {
 		t.Fatalf("%+v %v", r, err)
 	}
@@ -102,6 +104,18 @@ func TestReduced(t *testing.T) {
 	if a, err := w.tokens.ArchivedToken(t.Context(), k.ID); err != nil || a.Token.Owner != w.ann.ID {
 		t.Errorf("%+v %v", a, err)
 	}
+}
+
+// told are the segments that events on their way to the trail tell of.
+func (w *world) told() (told []maintenance.Head) {
+	events, err := w.tokens.PendingEvents(w.t.Context(), 1000)
+	w.must(err)
+	for _, e := range events {
+		if h, ok := maintenance.HeadOf(&e); ok {
+			told = append(told, h)
+		}
+	}
+	return told
 }
 
 // TestSegmentsAreProven: whatever is changed or taken away in the folder is told.
@@ -149,19 +163,60 @@ func TestSegmentsAreProven(t *testing.T) {
 		if err := os.CopyFS(dir, os.DirFS(from)); err != nil {
 			t.Fatal(err)
 		}
-		if r, err := maintenance.VerifySegments(dir, key, nil); err != nil || len(r.Problems) > 0 {
+		if r, err := maintenance.VerifySegments(dir, key, nil, nil); err != nil || len(r.Problems) > 0 {
 			t.Fatalf("the copy: %+v %v", r, err)
 		}
 		harm(dir)
-		if r, err := maintenance.VerifySegments(dir, key, nil); err != nil || len(r.Problems) == 0 {
+		if r, err := maintenance.VerifySegments(dir, key, nil, nil); err != nil || len(r.Problems) == 0 {
 			t.Errorf("%s: %+v %v", name, r, err)
 		}
 	}
-	if r, err := maintenance.VerifySegments(from, verifier(t, keys.New([32]byte{9})), nil); err != nil || len(r.Problems) != 3 {
+	// The newest ones leave no gap in the row: the trail misses them.
+	told := w.told()
+	if r, err := maintenance.VerifySegments(from, key, told, nil); err != nil || len(r.Problems) > 0 || r.Told != 3 {
+		t.Errorf("%+v %v", r, err)
+	}
+	cut := t.TempDir()
+	w.must(os.CopyFS(cut, os.DirFS(from)))
+	last, _ := filepath.Glob(filepath.Join(cut, "tokens-000003-*"))
+	w.must(errors.Join(os.Remove(last[0]), os.Remove(last[1])))
+	r, err := maintenance.VerifySegments(cut, key, told, nil)
+	if err != nil || len(r.Problems) != 1 || !strings.Contains(r.Problems[0], "tokens-000003-") {
+		t.Errorf("without the last one: %+v %v", r, err)
+	}
+	told[2].Note = "of another one that had its name"
+	if r, err := maintenance.VerifySegments(from, key, told, nil); err != nil || len(r.Problems) != 1 {
+		t.Errorf("another last one: %+v %v", r, err)
+	}
+	if r, err := maintenance.VerifySegments(from, verifier(t, keys.New([32]byte{9})), nil, nil); err != nil || len(r.Problems) != 3 {
 		t.Errorf("another key: %+v %v", r, err)
 	}
-	if _, err := maintenance.VerifySegments(from, "no key", nil); fault.CodeOf(err) != "key_invalid" {
+	if _, err := maintenance.VerifySegments(from, "no key", nil, nil); fault.CodeOf(err) != "key_invalid" {
 		t.Error(err)
+	}
+}
+
+// TestNoNoteWithoutItsSegment: a disk that has room for the small note alone leaves
+// a row of segments that goes on once there is room again.
+func TestNoNoteWithoutItsSegment(t *testing.T) {
+	t.Parallel()
+	w := build(t, "")
+	w.give(nil)
+	w.clock.Add(50 * day)
+	w.run(false)
+	w.clock.Add(400 * day)
+	dir := filepath.Join(w.dir, "archive")
+	segment := filepath.Join(dir, "tokens-000001-"+w.clock.Now().Format("20060102")+".jsonl.gz")
+	w.must(os.MkdirAll(segment+".new", 0o700)) // the segment cannot be written, its note could be
+	if _, err := w.sweep.Sweep(t.Context(), admin, false); fault.CodeOf(err) != "archive_unwritable" {
+		t.Error(err)
+	}
+	w.must(os.Remove(segment + ".new"))
+	if r := w.run(false); r.Sealed != 1 {
+		t.Errorf("%+v", r)
+	}
+	if r, err := maintenance.VerifySegments(dir, verifier(t, w.keys), w.told(), nil); err != nil || len(r.Problems) > 0 || r.Lines != 1 {
+		t.Errorf("%+v %v", r, err)
 	}
 }
 
@@ -189,7 +244,7 @@ func TestUnwritableArchive(t *testing.T) {
 	if r := w.run(false); r.Sealed != 1 {
 		t.Errorf("%+v", r)
 	}
-	if r, err := maintenance.VerifySegments(filepath.Join(w.dir, "archive"), verifier(t, w.keys), nil); err != nil || len(r.Problems) > 0 || r.Lines != 1 {
+	if r, err := maintenance.VerifySegments(filepath.Join(w.dir, "archive"), verifier(t, w.keys), nil, nil); err != nil || len(r.Problems) > 0 || r.Lines != 1 {
 		t.Errorf("%+v %v", r, err)
 	}
 }
