@@ -195,7 +195,8 @@ func grant(asked, granted []string, kind token.Kind) ([]string, error) {
 	scopes, err := policy.Narrow(asked, most)
 	if err == nil && len(scopes) == 0 {
 		err = fault.New(fault.Denied, "scope_widened", "The token that you use has no scope that a service may have.").
-			With("required", policy.ServiceScopes).With("granted", granted).WithFix("Use your session: gradegate login")
+			Lacking(policy.ServiceScopes, granted).
+			WithFix("Use your session: gradegate login")
 	}
 	return scopes, err
 }
@@ -250,7 +251,8 @@ func narrowCompetitions(asked, granted []string) error {
 	for _, c := range asked {
 		if !slices.Contains(granted, c) {
 			return fault.New(fault.Denied, "competition_widened", "A token cannot be for more competitions than the one that makes it.").
-				With("required", asked).With("granted", granted)
+				Lacking(asked, granted).
+				WithFix("Ask for some of them, or with a credential that is for all of it: gradegate whoami")
 		}
 	}
 	return nil

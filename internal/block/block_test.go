@@ -243,3 +243,15 @@ func BenchmarkFailed(b *testing.B) {
 		l.Failed(netip.AddrFrom4(a), t0)
 	}
 }
+
+// Failures from nowhere are no offender: there is no address to name.
+func TestUnknownIsNoOffender(t *testing.T) {
+	l, now := New(nil), t0
+	for range 3 {
+		l.Failed(netip.Addr{}, now)
+		l.Failed(netip.MustParseAddr("192.0.2.7"), now)
+	}
+	if got := l.Offenders(now); len(got) != 1 || Text(got[0].Prefix) != "192.0.2.7" || got[0].Failures != 3 {
+		t.Errorf("%+v", got)
+	}
+}

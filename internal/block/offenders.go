@@ -39,10 +39,10 @@ func (o *offenders) count(a netip.Addr, now time.Time) {
 	if a.Is4() {
 		bits = 32
 	}
-	p, err := a.Prefix(bits)
-	if err != nil {
-		return // unknown
+	if !a.IsValid() {
+		return // unknown: nobody could block it
 	}
+	p, _ := a.Prefix(bits)
 	i, known := o.at[p]
 	if !known {
 		i = o.place(now)

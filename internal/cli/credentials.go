@@ -236,7 +236,7 @@ func (a *app) find(u string) (found source, shadowed []string, err error) {
 	// look like one may be an imported token and is the server's to judge.
 	if strings.HasPrefix(found.secret, "gg") {
 		if _, err := token.Parse(found.secret); err != nil {
-			return found, nil, fault.New(fault.Invalid, "token_malformed", "The token from %s is malformed: %v; it has %d characters.", found.from, err, len(found.secret)).
+			return found, nil, fault.New(fault.Unauthenticated, "token_malformed", "The token from %s is malformed: %v; it has %d characters.", found.from, err, len(found.secret)).
 				WithFix("Copy it again, whole, or sign in: gradegate login")
 		}
 	}

@@ -169,7 +169,7 @@ func object(p api.Problem) map[string]any {
 }
 
 // telling are the members of a refusal that people are shown, in this order.
-var telling = []string{"usage", "existing", "choices", "accepts", "competitions", "missing", "granted", "files", "keys", "examples", "successor"}
+var telling = []string{"usage", "existing", "choices", "accepts", "missing", "granted", "files", "keys", "examples", "successor"}
 
 // tell writes what went wrong, what belongs to it, and how to go on. Some of
 // the words are a server's: nothing in them may move the cursor.

@@ -9,6 +9,7 @@ package fault
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -137,6 +138,13 @@ func (e *Error) With(key string, value any) *Error {
 	}
 	c.More[key] = value
 	return &c
+}
+
+// Lacking returns a copy that names what is required, what there is, and what of
+// it is missing.
+func (e *Error) Lacking(required, granted []string) *Error {
+	missing := slices.DeleteFunc(slices.Clone(required), func(x string) bool { return slices.Contains(granted, x) })
+	return e.With("required", required).With("granted", append([]string{}, granted...)).With("missing", missing)
 }
 
 // Caused returns a copy that keeps err for the log.

@@ -66,45 +66,51 @@ var steps = []struct{ name, passed string }{
 }
 
 // cause is what a reason code means: which check it failed, and one sentence.
-type cause struct{ check, detail string }
+type cause struct {
+	check, detail string
+	plain         bool // detail is the code as words, and no sentence
+}
 
 var causes = map[string]cause{
-	"route_not_found":         {"path", "there is nothing at this path"},
-	"method_not_allowed":      {"path", "the path does not know this method"},
-	"path_not_canonical":      {"path", "the path was not in its one plain form"},
-	"token_in_url":            {"path", "the address held a token, which was ended for that"},
-	"idempotency_key_invalid": {"path", "the Idempotency-Key was malformed"},
-	"proxy_field_twice":       {"path", "the proxy named the method or the URI more than once"},
-	"token_missing":           {"form", "no token was sent"},
-	"scheme_unknown":          {"form", "the Authorization header was neither Bearer nor Basic"},
-	"credential_twice":        {"form", "there was more than one Authorization header"},
-	"token_malformed":         {"form", "what was sent is no whole token"},
-	"peer_denied":             {"form", "the local socket is for the server's own user"},
-	"token_unknown":           {"secret", "nobody was issued that secret here"},
-	"invite_invalid":          {"secret", "the one-time code is used up, too old, or was never made"},
-	"token_revoked":           {"standing", "the token was revoked"},
-	"token_reused":            {"standing", "a rotated token asked for another successor, so that its family was revoked"},
-	"token_suspended":         {"standing", "the token was suspended"},
-	"token_unproven":          {"standing", "after a restore nobody can prove that the token is good"},
-	"owner_inactive":          {"standing", "the token's owner was not active"},
-	"token_expired":           {"clock", "the token had expired"},
-	"token_idle_expired":      {"clock", "the token had not been used for too long"},
-	"token_rotated":           {"clock", "the token was rotated, and its grace period was over"},
-	"token_parent_ended":      {"parent", "the token that this one was made from was not active"},
-	"ip_denied":               {"network", "the token may not be used from that address"},
-	"rate_limited":            {"limit", "too many requests"},
-	"too_many_failures":       {"limit", "too many failed attempts from that address"},
-	"too_many_uploads":        {"limit", "too many uploads at a time"},
-	"too_many_downloads":      {"limit", "too many downloads at a time"},
-	"too_many_followers":      {"limit", "too many followed logs at a time"},
-	"scope_missing":           {"right", "the token lacked a scope"},
-	"denied":                  {"right", "the token or its owner may not do this"},
-	"not_found":               {"right", "there is no such thing, or it is not the owner's"},
-	"job_not_found":           {"right", "there is no such job, or it is not the owner's"},
-	"token_not_found":         {"right", "there is no such token, or it is not the owner's"},
-	"service_ownerless":       {"right", "nobody answers for the service, so that its tokens only read and cancel its own jobs"},
-	"sessions_only":           {"right", "policy allows sessions only"},
-	"audit_unavailable":       {"record", "the trail could not be written, and without a record nothing is granted"},
+	"route_not_found":         {check: "path", detail: "there is nothing at this path"},
+	"method_not_allowed":      {check: "path", detail: "the path does not know this method"},
+	"path_not_canonical":      {check: "path", detail: "the path was not in its one plain form"},
+	"token_in_url":            {check: "path", detail: "the address held a token, which was ended for that"},
+	"idempotency_key_invalid": {check: "path", detail: "the Idempotency-Key was malformed"},
+	"proxy_field_twice":       {check: "path", detail: "the proxy named the method or the URI more than once"},
+	"token_missing":           {check: "form", detail: "no token was sent"},
+	"scheme_unknown":          {check: "form", detail: "the Authorization header was neither Bearer nor Basic"},
+	"credential_twice":        {check: "form", detail: "there was more than one Authorization header"},
+	"token_malformed":         {check: "form", detail: "what was sent is no whole token"},
+	"peer_denied":             {check: "form", detail: "the local socket is for the server's own user"},
+	"token_unknown":           {check: "secret", detail: "nobody was issued that secret here"},
+	"invite_invalid":          {check: "secret", detail: "the one-time code is used up, too old, or was never made"},
+	"token_revoked":           {check: "standing", detail: "the token was revoked"},
+	"token_reused":            {check: "standing", detail: "a rotated token asked for another successor, so that its family was revoked"},
+	"token_suspended":         {check: "standing", detail: "the token was suspended"},
+	"token_unproven":          {check: "standing", detail: "after a restore nobody can prove that the token is good"},
+	"owner_inactive":          {check: "standing", detail: "the token's owner was not active"},
+	"token_expired":           {check: "clock", detail: "the token had expired"},
+	"token_idle_expired":      {check: "clock", detail: "the token had not been used for too long"},
+	"token_rotated":           {check: "clock", detail: "the token was rotated, and its grace period was over"},
+	"token_parent_ended":      {check: "parent", detail: "the token that this one was made from was not active"},
+	"ip_denied":               {check: "network", detail: "the token may not be used from that address"},
+	"rate_limited":            {check: "limit", detail: "too many requests"},
+	"too_many_failures":       {check: "limit", detail: "too many failed attempts from that address"},
+	"too_many_uploads":        {check: "limit", detail: "too many uploads at a time"},
+	"too_many_downloads":      {check: "limit", detail: "too many downloads at a time"},
+	"too_many_followers":      {check: "limit", detail: "too many followed logs at a time"},
+	"scope_missing":           {check: "right", detail: "the token lacked a scope"},
+	"competition_missing":     {check: "right", detail: "the token is limited to other competitions"},
+	"scope_widened":           {check: "right", detail: "a token cannot give more than it has"},
+	"competition_widened":     {check: "right", detail: "a token cannot be for more competitions than what makes it"},
+	"denied":                  {check: "right", detail: "the token or its owner may not do this"},
+	"not_found":               {check: "right", detail: "there is no such thing, or it is not the owner's"},
+	"job_not_found":           {check: "right", detail: "there is no such job, or it is not the owner's"},
+	"token_not_found":         {check: "right", detail: "there is no such token, or it is not the owner's"},
+	"service_ownerless":       {check: "right", detail: "nobody answers for the service, so that its tokens only read and cancel its own jobs"},
+	"sessions_only":           {check: "right", detail: "policy allows sessions only"},
+	"audit_unavailable":       {check: "record", detail: "the trail could not be written, and without a record nothing is granted"},
 }
 
 // causeOf reads a reason that may be one of a use case.
@@ -112,7 +118,7 @@ func causeOf(e *audit.Event) cause {
 	if c, ok := causes[e.Reason]; ok {
 		return c
 	}
-	c := cause{"outcome", "it was refused: " + strings.ReplaceAll(e.Reason, "_", " ")}
+	c := cause{"outcome", strings.ReplaceAll(e.Reason, "_", " "), true}
 	switch e.Status {
 	case 400, 408, 413, 415:
 		c.check = "request"
@@ -150,6 +156,9 @@ func Explain(e *audit.Event) Explanation {
 		x.Checks = append(x.Checks, check)
 	}
 	x.Summary = "It was refused, because " + detail + "."
+	if c.plain {
+		x.Summary = "It was refused: " + detail + "."
+	}
 	if e.Status == 429 && x.Failed != "limit" {
 		x.Summary += " As there had been too many failed attempts from that address, the answer was to wait (429)."
 	}
@@ -236,6 +245,8 @@ func (x *Explanation) wayOn(e *audit.Event) string {
 		return "Wait as long as Retry-After says, and look for the program that asks so often."
 	case "scope_missing":
 		return x.otherScopes()
+	case "competition_missing":
+		return "Use a token that is for it: gradegate token create --competition " + fault.Word(strings.Join(x.Missing, " "))
 	case "audit_unavailable":
 		return "Try again in a few seconds; if it lasts, tell the operator: gradegate status"
 	}
@@ -245,6 +256,9 @@ func (x *Explanation) wayOn(e *audit.Event) string {
 	case "right":
 		if e.Mode == policy.ModeQuarantined {
 			return "The token is quarantined, since somebody reported it leaked. If it has leaked: gradegate token revoke " + id + ". If not, ask an administrator to run: gradegate token resume " + id
+		}
+		if len(x.Missing) > 0 && e.Reason == "denied" {
+			return x.otherScopes()
 		}
 		return "gradegate whoami shows who you are and what your token may do."
 	case "path", "request", "outcome":

@@ -151,7 +151,7 @@ func (c *call) authenticateLocal() error {
 // malformed tells what is wrong with the form of a token, without a character of it.
 func malformed(err error, length int) *fault.Error {
 	if errors.Is(err, token.WrongLength) {
-		return fault.New(fault.Unauthenticated, "token_malformed", "The token has %d characters, a token has %d: it was probably cut off when it was copied.", length, token.SecretLen).
+		return fault.New(fault.Unauthenticated, "token_malformed", "The token has %d characters, a token has %d: it was cut off when it was copied, or something was added.", length, token.SecretLen).
 			WithFix("Copy it again, whole.")
 	}
 	return fault.New(fault.Unauthenticated, "token_malformed", "The token is malformed: %v.", err).WithFix("Copy it again, whole; or sign in: gradegate login")

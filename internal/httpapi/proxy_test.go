@@ -180,7 +180,7 @@ func TestAuthz(t *testing.T) {
 		{token.NewSecret(token.Personal), "", 401, 401, "token_unknown"},
 		{w.ann, "?scope=jobs:submit&competition=iris", 200, 200, ""},
 		{limited, "?scope=jobs:submit", 403, 403, "scope_missing"},
-		{limited, "?scope=jobs:read&competition=cats", 403, 403, "denied"},
+		{limited, "?scope=jobs:read&competition=cats", 403, 403, "competition_missing"},
 		{w.ann, "?scope=fly", 403, 400, "action_unknown"},
 		{w.ann, "?skope=x", 403, 400, "query_invalid"},
 	} {

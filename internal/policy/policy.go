@@ -192,7 +192,7 @@ func Decide(s *Subject, a Action, r Resource) error {
 		if r.Owner != "" {
 			return hidden()
 		}
-		return denied(a, "Only the role %s may do this.", a.Role)
+		return roleMissing(s, a)
 	}
 	if s.Mode == ModeExpiredRead && (r.Submitted.IsZero() || !r.Submitted.Before(s.Ended)) {
 		return hidden()
@@ -210,10 +210,12 @@ func Decide(s *Subject, a Action, r Resource) error {
 		if !own && r.Owner != "" {
 			return hidden()
 		}
-		return missing(a, scope, s.Scopes)
+		return missing(a, scope, effective(s))
 	}
 	if r.Competition != "" && len(s.Competitions) > 0 && !slices.Contains(s.Competitions, r.Competition) {
-		return denied(a, "The token is limited to other competitions.").With("competitions", s.Competitions)
+		return fault.New(fault.Denied, "competition_missing", "The token is limited to other competitions.").
+			Lacking([]string{r.Competition}, s.Competitions).With("action", a.Name).
+			WithFix("Use a token that is for %s: gradegate token create --competition %s", fault.Word(r.Competition), fault.Word(r.Competition))
 	}
 	return nil
 }
@@ -231,7 +233,7 @@ func quarantined(s *Subject, a Action) error {
 func decideHandle(s *Subject, a Action, r Resource) error {
 	allowed := s.Kind == token.JobKind && a.Handle || s.Kind == token.Run && a.RunToken || a.Name == WhoAmI.Name
 	if !allowed {
-		return denied(a, "A job's own token is for that job only.").WithFix("Use a personal token: gradegate login")
+		return denied(a, "A job's own token is for that job only.").Lacking([]string{a.Scope}, nil).WithFix("Use a personal token: gradegate login")
 	}
 	if a.Name != WhoAmI.Name && r.Job != s.Job {
 		return hidden()
@@ -325,8 +327,8 @@ func Narrow(asked, granted []string) ([]string, error) {
 				WithFix("Use some of: %s", strings.Join(Scopes, " "))
 		}
 		if !slices.Contains(granted, s) {
-			return nil, fault.New(fault.Denied, "scope_widened", "A token cannot give more than it has.").
-				With("required", asked).With("granted", granted)
+			return nil, fault.New(fault.Denied, "scope_widened", "A token cannot give more than it has.").Lacking(asked, granted).
+				WithFix("Ask for less, or with a credential that has all of it: gradegate whoami")
 		}
 		if !slices.Contains(out, s) {
 			out = append(out, s)
@@ -354,10 +356,24 @@ func denied(a Action, detail string, args ...any) *fault.Error {
 	return fault.New(fault.Denied, "denied", detail, args...).With("action", a.Name)
 }
 
+// roleMissing is the refusal of what only certain roles may do.
+func roleMissing(s *Subject, a Action) error {
+	who := "an administrator"
+	if a.Role == principal.Auditor || a.Reads {
+		who = "an administrator or an auditor"
+	}
+	return denied(a, "Only %s may do this.", who).Lacking([]string{roleScope(a.Role)}, effective(s)).
+		WithFix("Ask an administrator; gradegate whoami shows who you are.")
+}
+
+// effective are the scopes of the token that its owner may have at present.
+func effective(s *Subject) []string {
+	return slices.DeleteFunc(slices.Clone(s.Scopes), func(scope string) bool { return !roleHas(s.Principal.Role, scope) })
+}
+
 func missing(a Action, scope string, granted []string) error {
 	return fault.New(fault.Denied, "scope_missing", "The token lacks the scope %s.", scope).
-		With("action", a.Name).With("required", []string{scope}).
-		With("granted", granted).With("missing", []string{scope}).
+		Lacking([]string{scope}, granted).With("action", a.Name).
 		WithFix("Use a token with that scope: gradegate token create --scope %s", scope)
 }
 

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"slices"
 	"testing"
 
 	"gradegate/internal/fault"
@@ -60,7 +61,7 @@ func TestDecide(t *testing.T) {
 		{"quarantined cancels", quarantined, JobCancel, mine, ok},
 		{"quarantined submits", quarantined, JobSubmit, mine, "denied"},
 		{"quarantined creates", quarantined, TokenCreate, mine, "denied"},
-		{"other competition", elsewhere, JobSubmit, mine, "denied"},
+		{"other competition", elsewhere, JobSubmit, mine, "competition_missing"},
 		{"local manages", local, UserManage, Resource{}, ok},
 		{"local reads", local, JobRead, theirs, ok},
 		{"local submits", local, JobSubmit, Resource{}, "denied"},
@@ -89,6 +90,39 @@ func TestNarrow(t *testing.T) {
 	for _, ask := range [][]string{{ScopeAdmin}, {ScopeRead, ScopeCancel}, {"jobs:*"}, {"JOBS:READ"}, {" jobs:read"}} {
 		if got, err := Narrow(ask, have); err == nil {
 			t.Errorf("%v gave %v", ask, got)
+		}
+	}
+}
+
+// R2.6: a refusal of a right names what is required, what there is, and what of
+// it is missing, whichever way the right is lacking.
+func TestRefusalsNameRights(t *testing.T) {
+	user := subject(principal.User, ScopeRead, ScopeTokens)
+	demoted := subject(principal.User, ScopeRead, ScopeAdmin)
+	elsewhere := subject(principal.User, UserScopes...)
+	elsewhere.Competitions = []string{"mnist"}
+	handle := &Subject{Principal: user.Principal, Kind: token.JobKind, Job: "job_1"}
+	_, widened := Narrow([]string{ScopeRead, ScopeSubmit}, user.Scopes)
+	for name, c := range map[string]struct {
+		err                        error
+		required, granted, missing []string
+	}{
+		"scope":       {Decide(user, JobSubmit, Resource{}), []string{ScopeSubmit}, user.Scopes, []string{ScopeSubmit}},
+		"role":        {Decide(user, UserManage, Resource{}), []string{ScopeAdmin}, user.Scopes, []string{ScopeAdmin}},
+		"trail":       {Decide(user, AuditRead, Resource{}), []string{ScopeAudit}, user.Scopes, []string{ScopeAudit}},
+		"lost role":   {Decide(demoted, UserManage, Resource{}), []string{ScopeAdmin}, []string{ScopeRead}, []string{ScopeAdmin}},
+		"competition": {Decide(elsewhere, JobSubmit, Resource{Competition: "iris"}), []string{"iris"}, []string{"mnist"}, []string{"iris"}},
+		"handle":      {Decide(handle, JobSubmit, Resource{}), []string{ScopeSubmit}, []string{}, []string{ScopeSubmit}},
+		"widened":     {widened, []string{ScopeRead, ScopeSubmit}, user.Scopes, []string{ScopeSubmit}},
+	} {
+		f := fault.Of(c.err)
+		for member, want := range map[string][]string{"required": c.required, "granted": c.granted, "missing": c.missing} {
+			if got, ok := f.More[member].([]string); !ok || !slices.Equal(got, want) {
+				t.Errorf("%s: %s is %v, want %v", name, member, f.More[member], want)
+			}
+		}
+		if f.Kind != fault.Denied || f.Fix == "" {
+			t.Errorf("%s: %v, fix %q", name, c.err, f.Fix)
 		}
 	}
 }

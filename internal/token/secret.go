@@ -168,7 +168,7 @@ func (m Malformed) Error() string {
 	case UnknownPrefix:
 		return "a token starts with ggpat_, ggses_, ggsvc_ or ggjob_; one that was imported has 16 characters at least"
 	case WrongLength:
-		return "a token has 67 characters: it was probably cut off when it was copied"
+		return "a token has 67 characters: it was cut off when it was copied, or something was added"
 	case WrongAlphabet:
 		return "a token has letters and digits only after its prefix"
 	case WrongChecksum:

@@ -87,7 +87,7 @@ func TestDoctor(t *testing.T) {
 	}, "chmod 600 "+file, "jobs:submit", "--submitted-by", "tokens:self")
 
 	// Cut off; unknown; dead.
-	expect(w.doctor("ann", 1, "--token-file", w.file("cut", secret[:40])), map[string]string{"credential": "problem", "server": "ok"}, "40 characters")
+	expect(w.doctor("ann", 4, "--token-file", w.file("cut", secret[:40])), map[string]string{"credential": "problem", "server": "ok"}, "40 characters")
 	request := requestRE.FindString(errs)
 	w.must("ann", "token", "revoke", "team-ci")
 	expect(w.doctor("ann", 4, "--token-file", file), map[string]string{"whoami": "problem", "token form": "ok", "refusal": "warning"}, "revoked", request)
