@@ -1,7 +1,10 @@
 package authority_test
 
 import (
+	"context"
 	"fmt"
+	"strconv"
+	"sync"
 	"testing"
 	"time"
 
@@ -73,6 +76,44 @@ func TestWhatCounts(t *testing.T) {
 		_, err = h.CreateToken(t.Context(), &who, authority.Create{Name: "laptop"}, authority.Idem{})
 		if c.counts && fault.CodeOf(err) != "token_limit" || !c.counts && err != nil {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// R9.2: twenty at once ask for a token of one name, two hundred times, and there
+// is one: those who ensure it are all given it, those who create it are told so.
+func TestOneOfAName(t *testing.T) {
+	h := open(t, policy.Rules{MaxPersonal: 1000})
+	ann, _ := h.person(t, "ann")
+	for round := range 200 {
+		c := authority.Create{Name: "ci " + strconv.Itoa(round)}
+		ids := make(chan token.ID, 20)
+		var wg sync.WaitGroup
+		for i := range cap(ids) {
+			wg.Go(func() {
+				if i%2 == 0 {
+					out, err := h.EnsureToken(context.Background(), ann, c, authority.Idem{})
+					if err != nil {
+						t.Errorf("round %d: %v", round, err)
+					}
+					ids <- out.Token.ID
+					return
+				}
+				out, err := h.CreateToken(context.Background(), ann, c, authority.Idem{})
+				if err == nil {
+					ids <- out.Token.ID
+				} else if fault.CodeOf(err) != "name_taken" {
+					t.Errorf("round %d: %v", round, err)
+				}
+			})
+		}
+		wg.Wait()
+		close(ids)
+		first := <-ids
+		for id := range ids {
+			if id != first {
+				t.Fatalf("round %d: %s and %s have one name", round, first, id)
+			}
 		}
 	}
 }

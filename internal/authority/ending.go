@@ -82,12 +82,12 @@ func (a *Authority) endSignIn(ctx context.Context, d *Decision, t token.Token, r
 	if t.Kind != token.Session && t.Kind != token.Refresh || t.Parent != "" {
 		return nil
 	}
-	own, err := a.store.TokensOf(ctx, t.Owner)
+	family, err := a.store.TokensOf(ctx, t.Owner, Among{Family: t.Family})
 	if err != nil {
 		return err
 	}
-	for _, k := range own {
-		if k.Family != t.Family || k.ID == t.ID {
+	for _, k := range family {
+		if k.ID == t.ID {
 			continue
 		}
 		if ended, changed := k.Revoke(reason, token.Keep, a.now()); changed {

@@ -165,13 +165,13 @@ func (a *Authority) EnsureToken(ctx context.Context, s *policy.Subject, c Create
 		return Ensured{Issued: made, Created: true}, err
 	}
 	return once(ctx, a, r, again, func() (Ensured, error) {
-		own, err := a.store.TokensOf(ctx, s.Principal.ID)
+		own, err := a.store.TokensOf(ctx, s.Principal.ID, Among{Kind: token.Personal, Name: c.Name, Open: true})
 		if err != nil {
 			return Ensured{}, err
 		}
 		now := a.now()
 		for _, t := range own {
-			if t.Name == c.Name && a.counts(&t, &s.Principal, now) {
+			if a.counts(&t, &s.Principal, now) {
 				return Ensured{Issued: Issued{Token: t}}, nil
 			}
 		}

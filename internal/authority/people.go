@@ -157,16 +157,14 @@ func (a *Authority) inviteOnce(ctx context.Context, s *policy.Subject, u NewUser
 
 // endInvites ends the invites that were not redeemed: the newest one counts.
 func (a *Authority) endInvites(ctx context.Context, owner principal.ID) ([]TokenChange, error) {
-	own, err := a.store.TokensOf(ctx, owner)
+	open, err := a.store.TokensOf(ctx, owner, Among{Kind: token.Invite, Open: true})
 	if err != nil {
 		return nil, err
 	}
 	var out []TokenChange
-	for _, t := range own {
-		if t.Kind == token.Invite && t.Standing != token.Revoked {
-			ended, _ := t.Revoke(token.Superseded, token.Keep, a.now())
-			out = append(out, TokenChange{Old: &t, New: ended})
-		}
+	for _, t := range open {
+		ended, _ := t.Revoke(token.Superseded, token.Keep, a.now())
+		out = append(out, TokenChange{Old: &t, New: ended})
 	}
 	return out, nil
 }

@@ -168,15 +168,12 @@ func (a *Authority) Reused(ctx context.Context, s *policy.Subject) error {
 		if err != nil {
 			return struct{}{}, err
 		}
-		own, err := a.store.TokensOf(ctx, old.Owner)
+		family, err := a.store.TokensOf(ctx, old.Owner, Among{Family: old.Family})
 		if err != nil {
 			return struct{}{}, err
 		}
 		var d Decision
-		for _, t := range own {
-			if t.Family != old.Family {
-				continue
-			}
+		for _, t := range family {
 			if ended, changed := t.Revoke(token.Reused, token.CancelQueued, a.now()); changed {
 				d.Tokens = append(d.Tokens, TokenChange{Old: &t, New: ended})
 			} else {

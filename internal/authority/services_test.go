@@ -337,7 +337,7 @@ func (h house) tokensOf(t *testing.T, name string) []token.Token {
 	t.Helper()
 	p, err := h.store.PrincipalByName(t.Context(), name)
 	must(t, err)
-	list, err := h.store.TokensOf(t.Context(), p.ID)
+	list, err := h.store.TokensOf(t.Context(), p.ID, authority.Among{})
 	must(t, err)
 	return list
 }

@@ -18,9 +18,10 @@ import (
 // trouble.
 type Store interface {
 	Token(ctx context.Context, id token.ID) (token.Token, error)
-	TokensOf(ctx context.Context, owner principal.ID) ([]token.Token, error)
-	// TokensPage is TokensOf newest first, after the given one of them (empty:
-	// from the start), whose absence is NotFound.
+	// TokensOf are those of an owner's tokens that a question is about, by id.
+	TokensOf(ctx context.Context, owner principal.ID, about Among) ([]token.Token, error)
+	// TokensPage are all of an owner's tokens newest first, after the given one of
+	// them (empty: from the start), whose absence is NotFound.
 	TokensPage(ctx context.Context, owner principal.ID, after token.ID, limit int) ([]token.Token, error)
 	Principal(ctx context.Context, id principal.ID) (principal.Principal, error)
 	PrincipalByName(ctx context.Context, name string) (principal.Principal, error)
@@ -42,6 +43,21 @@ type Store interface {
 	Commit(ctx context.Context, d Decision, events ...audit.Event) (revision int64, err error)
 }
 
+// Among narrows an owner's tokens to what a question is about: somebody may have
+// a hundred thousand. The zero value is all of them.
+type Among struct {
+	Kind   token.Kind   // zero: any
+	Name   string       // empty: any
+	Family token.Family // empty: any
+	Open   bool         // only what is neither revoked nor followed by a successor
+}
+
+// Has reports whether a token of the owner is one of them.
+func (q Among) Has(t *token.Token) bool {
+	return (q.Kind == 0 || t.Kind == q.Kind) && (q.Name == "" || t.Name == q.Name) && (q.Family == "" || t.Family == q.Family) &&
+		(!q.Open || t.Standing != token.Revoked && t.Successor == "")
+}
+
 // Decision is one indivisible change of the tokens database.
 type Decision struct {
 	Principals []PrincipalChange
@@ -54,6 +70,9 @@ type Decision struct {
 	// more than that many personal tokens that count (R3.1), says Counts.
 	MaxPersonal int
 	Counts      func(*token.Token) bool
+	// Named, if set, refuses the decision with ErrMoved when an inserted token has
+	// the name of another one of its owner and kind that is in use, says Named.
+	Named func(*token.Token) bool
 	// Reply is remembered with the decision. A reply with the same key makes
 	// the whole decision a Conflict with code "reply_exists".
 	Reply *Reply

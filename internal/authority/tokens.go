@@ -51,10 +51,6 @@ var errServiceMints = fault.New(fault.Denied, "service_mints", "A service makes 
 // it answers for.
 func (a *Authority) createOnce(ctx context.Context, s *policy.Subject, owner principal.Principal, c Create, r repeatable) (Issued, error) {
 	now := a.now()
-	own, err := a.store.TokensOf(ctx, owner.ID)
-	if err != nil {
-		return Issued{}, err
-	}
 	rules, kind := a.demands(&owner, now), token.Personal
 	if owner.Kind == principal.Service {
 		kind = token.Service
@@ -63,26 +59,25 @@ func (a *Authority) createOnce(ctx context.Context, s *policy.Subject, owner pri
 		return Issued{}, fault.New(fault.Denied, "sessions_only", "The policy of %s allows sessions only.", only.Level).
 			With("policy", only.Level).WithFix("Use the session of your login: gradegate login")
 	}
-	d := Decision{MaxPersonal: rules.MaxPersonal.Value, Counts: func(t *token.Token) bool { return a.counts(t, &owner, now) }}
+	d := Decision{
+		MaxPersonal: rules.MaxPersonal.Value,
+		Counts:      func(t *token.Token) bool { return a.counts(t, &owner, now) },
+		Named:       func(t *token.Token) bool { return a.lives(t, &owner, now) },
+	}
 	var events []audit.Event
 	if c.Replace != "" {
-		old, err := pick(own, c.Replace)
+		change, e, err := a.replaced(ctx, s, owner.ID, c.Replace, now)
 		if err != nil {
 			return Issued{}, err
 		}
-		if old.Standing == token.Quarantined || old.Standing == token.Suspended && old.Reason != token.ByOwner {
-			return Issued{}, fault.New(fault.Denied, "suspended_by_admin", "That token is stopped, and not by you: it is not replaced before an administrator has looked at it.").
-				WithFix("Ask an administrator to run: gradegate token resume %s", old.ID)
-		}
-		ended, _ := old.Revoke(token.Replaced, token.Keep, now)
-		d.Tokens = append(d.Tokens, TokenChange{Old: &old, New: ended})
-		e := a.event(s, audit.TokenRevoke, now)
-		e.Target, e.Owner, e.Reason = string(old.ID), string(old.Owner), string(token.Replaced)
-		events = append(events, e)
-		own = slices.DeleteFunc(own, func(t token.Token) bool { return t.ID == old.ID })
+		d.Tokens, events = append(d.Tokens, change), append(events, e)
+	}
+	var err error
+	if c.Name, err = a.freeName(ctx, kind, c.Name, &owner, &d, now); err != nil {
+		return Issued{}, err
 	}
 	secret := token.NewSecret(kind)
-	t, err := a.draft(s, &owner, c, secret, own, rules, now)
+	t, err := a.draft(s, &owner, c, secret, rules, now)
 	if err != nil {
 		return Issued{}, err
 	}
@@ -103,9 +98,25 @@ func (a *Authority) createOnce(ctx context.Context, s *policy.Subject, owner pri
 		e.Detail["budget"] = t.Budget.String()
 	}
 	if _, err := a.commit(ctx, s, d, append(events, e)...); err != nil {
-		return Issued{}, a.explainLimit(err, s, own, now)
+		return Issued{}, a.explainLimit(ctx, err, s, now)
 	}
 	return made, nil
+}
+
+// replaced ends the token whose place a new one takes.
+func (a *Authority) replaced(ctx context.Context, s *policy.Subject, owner principal.ID, idOrName string, now time.Time) (TokenChange, audit.Event, error) {
+	old, err := a.among(ctx, owner, idOrName)
+	if err != nil {
+		return TokenChange{}, audit.Event{}, err
+	}
+	if old.Standing == token.Quarantined || old.Standing == token.Suspended && old.Reason != token.ByOwner {
+		return TokenChange{}, audit.Event{}, fault.New(fault.Denied, "suspended_by_admin", "That token is stopped, and not by you: it is not replaced before an administrator has looked at it.").
+			WithFix("Ask an administrator to run: gradegate token resume %s", old.ID)
+	}
+	ended, _ := old.Revoke(token.Replaced, token.Keep, now)
+	e := a.event(s, audit.TokenRevoke, now)
+	e.Target, e.Owner, e.Reason = string(old.ID), string(old.Owner), string(token.Replaced)
+	return TokenChange{Old: &old, New: ended}, e, nil
 }
 
 // counts reports whether a token is one of the personal tokens that its owner
@@ -127,17 +138,8 @@ func (a *Authority) lives(t *token.Token, owner *principal.Principal, now time.T
 }
 
 // draft is the record of a new token of the owner, under the rules.
-func (a *Authority) draft(s *policy.Subject, owner *principal.Principal, c Create, secret token.Secret, own []token.Token, rules policy.Demands, now time.Time) (token.Token, error) {
-	name, err := tokenName(c.Name)
-	if err != nil {
-		return token.Token{}, err
-	}
+func (a *Authority) draft(s *policy.Subject, owner *principal.Principal, c Create, secret token.Secret, rules policy.Demands, now time.Time) (token.Token, error) {
 	p := secret.Presented()
-	for _, t := range own {
-		if t.Name == name && t.Kind == p.Kind && a.lives(&t, owner, now) {
-			return token.Token{}, nameTaken(&t)
-		}
-	}
 	scopes, err := grant(c.Scopes, s.Scopes, p.Kind)
 	if err != nil {
 		return token.Token{}, err
@@ -161,7 +163,7 @@ func (a *Authority) draft(s *policy.Subject, owner *principal.Principal, c Creat
 		competitions = s.Competitions
 	}
 	t := token.Token{
-		ID: p.Public.ID(), Version: 1, Kind: p.Kind, Digest: p.Digest, Name: name,
+		ID: p.Public.ID(), Version: 1, Kind: p.Kind, Digest: p.Digest, Name: c.Name,
 		Owner: owner.ID, Epochs: owner.Epochs, Scopes: scopes, Competitions: competitions,
 		CIDRs: networks, Budget: c.Budget, Standing: token.Standard, Family: token.Family(newID("fam_", now)), Generation: 1,
 		IssuedAt: now, IssuedBy: s.Actor(), BornAt: now, Note: audit.Clean(c.Note, 200),
@@ -172,6 +174,23 @@ func (a *Authority) draft(s *policy.Subject, owner *principal.Principal, c Creat
 		t.Idle = token.ServiceIdle
 	}
 	return withLifetime(t, c, rules, now)
+}
+
+// freeName is the name of a new token, unless a living one of its owner has it
+// that the decision does not end.
+func (a *Authority) freeName(ctx context.Context, kind token.Kind, name string, owner *principal.Principal, d *Decision, now time.Time) (string, error) {
+	name, err := tokenName(name)
+	if err != nil {
+		return "", err
+	}
+	same, err := a.store.TokensOf(ctx, owner.ID, Among{Kind: kind, Name: name, Open: true})
+	for _, t := range same {
+		ends := slices.ContainsFunc(d.Tokens, func(c TokenChange) bool { return c.Old.ID == t.ID })
+		if !ends && a.lives(&t, owner, now) {
+			return "", nameTaken(&t)
+		}
+	}
+	return name, err
 }
 
 func nameTaken(t *token.Token) error {
@@ -294,9 +313,13 @@ func tokenName(s string) (string, error) {
 }
 
 // explainLimit adds the choices to a refusal for too many personal tokens.
-func (a *Authority) explainLimit(err error, s *policy.Subject, own []token.Token, now time.Time) error {
+func (a *Authority) explainLimit(ctx context.Context, err error, s *policy.Subject, now time.Time) error {
 	f := fault.Of(err)
 	if f.Code != "token_limit" {
+		return err
+	}
+	own, err := a.store.TokensOf(ctx, s.Principal.ID, Among{Kind: token.Personal, Open: true})
+	if err != nil {
 		return err
 	}
 	var have []string
@@ -315,25 +338,37 @@ func (a *Authority) explainLimit(err error, s *policy.Subject, own []token.Token
 		WithFix("gradegate token rotate %s    or    gradegate token create --name NEW --replace %s --save    (or ask an administrator to raise it: gradegate policy set)", name, name)
 }
 
-// pick finds a token by id or, among those that are not over, by name.
-func pick(own []token.Token, idOrName string) (token.Token, error) {
-	var found *token.Token
-	for i := range own {
-		t := &own[i]
-		if string(t.ID) == idOrName {
+// among finds one of an owner's tokens by id, or by name: one that may still be
+// used before one that is over.
+func (a *Authority) among(ctx context.Context, owner principal.ID, idOrName string) (token.Token, error) {
+	if strings.HasPrefix(idOrName, "tok_") {
+		t, err := a.store.Token(ctx, token.ID(idOrName))
+		if err == nil && t.Owner != owner || err != nil && fault.KindOf(err) == fault.NotFound {
+			return token.Token{}, ErrNoToken
+		}
+		return t, err
+	}
+	for _, open := range []bool{true, false} {
+		own, err := a.store.TokensOf(ctx, owner, Among{Name: idOrName, Open: open})
+		if err != nil {
+			return token.Token{}, err
+		}
+		if t := best(own); t != nil {
 			return *t, nil
 		}
-		if t.Name != idOrName || t.Kind == token.Invite {
-			continue
-		}
-		if found == nil || better(t, found) {
+	}
+	return token.Token{}, ErrNoToken
+}
+
+// best is the token that somebody means by a name which several have.
+func best(own []token.Token) (found *token.Token) {
+	for i := range own {
+		t := &own[i]
+		if t.Kind != token.Invite && (found == nil || better(t, found)) {
 			found = t
 		}
 	}
-	if found == nil {
-		return token.Token{}, ErrNoToken
-	}
-	return *found, nil
+	return found
 }
 
 // better prefers what is not revoked, then what was given a name over the session
@@ -400,11 +435,7 @@ func (a *Authority) find(ctx context.Context, s *policy.Subject, idOrName string
 	if s.Local {
 		return token.Token{}, errLocalName
 	}
-	own, err := a.store.TokensOf(ctx, s.Principal.ID)
-	if err != nil {
-		return token.Token{}, err
-	}
-	return pick(own, idOrName)
+	return a.among(ctx, s.Principal.ID, idOrName)
 }
 
 // masked gives everything that may not be known one and the same face.

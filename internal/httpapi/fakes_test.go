@@ -63,11 +63,11 @@ func (s *tokenStore) Token(_ context.Context, id token.ID) (token.Token, error) 
 	return token.Token{}, absent
 }
 
-func (s *tokenStore) TokensOf(_ context.Context, owner principal.ID) (out []token.Token, _ error) {
+func (s *tokenStore) TokensOf(_ context.Context, owner principal.ID, about authority.Among) (out []token.Token, _ error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, t := range s.tokens {
-		if t.Owner == owner {
+		if t.Owner == owner && about.Has(&t) {
 			out = append(out, t)
 		}
 	}
@@ -76,7 +76,7 @@ func (s *tokenStore) TokensOf(_ context.Context, owner principal.ID) (out []toke
 }
 
 func (s *tokenStore) TokensPage(ctx context.Context, owner principal.ID, after token.ID, limit int) ([]token.Token, error) {
-	all, err := s.TokensOf(ctx, owner)
+	all, err := s.TokensOf(ctx, owner, authority.Among{})
 	slices.SortStableFunc(all, func(a, b token.Token) int { return b.IssuedAt.Compare(a.IssuedAt) })
 	if after != "" {
 		i := slices.IndexFunc(all, func(t token.Token) bool { return t.ID == after })

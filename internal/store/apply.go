@@ -12,7 +12,6 @@ import (
 	"gradegate/internal/authority"
 	"gradegate/internal/clock"
 	"gradegate/internal/keys"
-	"gradegate/internal/principal"
 	"gradegate/internal/token"
 )
 
@@ -180,10 +179,7 @@ func (s *step) decision(d *authority.Decision) error {
 			return err
 		}
 	}
-	if d.MaxPersonal > 0 {
-		return s.limit(d)
-	}
-	return nil
+	return s.limit(d)
 }
 
 // put inserts a row, or replaces the one whose version still stands.
@@ -298,38 +294,40 @@ func putEvent(ctx context.Context, q querier, id string, seq, n int64, line []by
 	return err
 }
 
-// limit refuses the decision if an owner would have too many personal tokens.
+// limit refuses the decision if an owner would have too many personal tokens, or
+// two of one name.
 func (s *step) limit(d *authority.Decision) error {
 	for _, c := range d.Tokens {
-		if c.Old != nil || c.New.Kind != token.Personal {
+		if c.Old != nil || d.Named == nil && d.MaxPersonal == 0 {
 			continue
 		}
-		n, err := s.personal(c.New.Owner, d.Counts)
-		if err != nil {
-			return err
-		}
-		if n > d.MaxPersonal {
+		counted, named := 0, 0
+		err := each(s.ctx, s.tx, openOfKind, tokensTable, func(k stored) error {
+			t := k.row.(*tokenRow).token()
+			if d.Counts == nil || d.Counts(&t) {
+				counted++
+			}
+			if t.Name == c.New.Name && d.Named != nil && d.Named(&t) {
+				named++
+			}
+			return nil
+		}, string(c.New.Owner), c.New.Kind.String())
+		switch {
+		case err != nil:
+			return s.db.trouble(err)
+		case named > 1:
+			return authority.ErrMoved
+		case c.New.Kind == token.Personal && d.MaxPersonal > 0 && counted > d.MaxPersonal:
 			return errTokenLimit.With("limit", d.MaxPersonal)
 		}
 	}
 	return nil
 }
 
-// personalTokens are those that might count; what counts is for token.State to
-// say, since no clock is kept in a column.
-var personalTokens = tokensTable.selectAll + " WHERE owner = $1 AND kind = 'pat' AND standing <> 'revoked' AND successor = ''"
-
-// personal counts the personal tokens of an owner that are not over, as counts
-// says. Predecessors in grace do not count: their successor does.
-func (s *step) personal(owner principal.ID, counts func(*token.Token) bool) (n int, err error) {
-	err = each(s.ctx, s.tx, personalTokens, tokensTable, func(k stored) error {
-		if t := k.row.(*tokenRow).token(); counts == nil || counts(&t) {
-			n++
-		}
-		return nil
-	}, string(owner))
-	return n, s.db.trouble(err)
-}
+// openOfKind are those that might count; what counts is for token.State to say,
+// since no clock is kept in a column. Predecessors in grace do not count: their
+// successor does.
+var openOfKind = tokensTable.selectAll + " WHERE owner = $1 AND kind = $2 AND " + open
 
 // tighten applies an image by join: what it takes away is taken away from the
 // row as it stands, and nothing is given back. A row that is gone is skipped.

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"gradegate/internal/audit"
+	"gradegate/internal/authority"
 	"gradegate/internal/fault"
 	"gradegate/internal/store/storetest"
 	"gradegate/internal/token"
@@ -165,7 +166,7 @@ func TestCommitFailsAgainAndAgain(t *testing.T) {
 					r.want(k.ID, token.Revoked)
 				}
 				r.want(ks[5].ID, token.Standard)
-				list, err := r.s.TokensOf(t.Context(), ann.ID)
+				list, err := r.s.TokensOf(t.Context(), ann.ID, authority.Among{})
 				if err != nil || len(list) != 6 {
 					t.Errorf("%d tokens, %v: void ones are there", len(list), err)
 				}

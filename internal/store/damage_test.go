@@ -474,7 +474,7 @@ func TestReadsWithoutDatabase(t *testing.T) {
 	if err != nil || k.ID != ks[0].ID {
 		t.Errorf("%v, %v", k.ID, err)
 	}
-	if list, err := r.s.TokensOf(t.Context(), ann.ID); err != nil || len(list) != 2 {
+	if list, err := r.s.TokensOf(t.Context(), ann.ID, authority.Among{}); err != nil || len(list) != 2 {
 		t.Errorf("%d tokens, %v", len(list), err)
 	}
 	if p, err := r.s.PrincipalByName(t.Context(), ann.Name); err != nil || p.ID != ann.ID {

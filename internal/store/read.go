@@ -7,6 +7,7 @@ import (
 	"errors"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -35,16 +36,35 @@ func (t *Tokens) Token(ctx context.Context, id token.ID) (token.Token, error) {
 }
 
 // TokensOf implements authority.Store.
-func (t *Tokens) TokensOf(ctx context.Context, owner principal.ID) ([]token.Token, error) {
-	rows, err := many(ctx, t, tokensTable.selectAll+" WHERE owner = $1 ORDER BY id", tokensTable, string(owner))
-	if err != nil {
-		if t.cfg.Memory != nil && isTrouble(err) {
-			return t.cfg.Memory.TokensOf(owner), nil
-		}
+func (t *Tokens) TokensOf(ctx context.Context, owner principal.ID, about authority.Among) ([]token.Token, error) {
+	where, args := "owner = $1", []any{string(owner)}
+	switch {
+	case about.Family != "":
+		where, args = "family = $1", []any{string(about.Family)}
+	case about.Open && about.Kind != 0:
+		where, args = where+" AND kind = $2 AND "+open, append(args, about.Kind.String())
+	case about.Open:
+		where += " AND " + open
+	}
+	if about.Name != "" {
+		args = append(args, about.Name)
+		where += " AND name = $" + strconv.Itoa(len(args))
+	}
+	var list []token.Token
+	rows, err := many(ctx, t, tokensTable.selectAll+" WHERE "+where+" ORDER BY id", tokensTable, args...)
+	switch {
+	case err == nil:
+		list = t.acked.all(rows)
+	case t.cfg.Memory != nil && isTrouble(err):
+		list = t.cfg.Memory.TokensOf(owner)
+	default:
 		return nil, err
 	}
-	return t.acked.all(rows), nil
+	return slices.DeleteFunc(list, func(k token.Token) bool { return k.Owner != owner || !about.Has(&k) }), nil
 }
+
+// open is what the index of tokens that may still be used is of.
+const open = "standing <> 'revoked' AND successor = ''"
 
 // pageOf is a page of an owner's tokens behind an instant and an id.
 var pageOf = tokensTable.selectAll + ` WHERE owner = $1 AND (issued_at, id) < ($2, $3)

@@ -61,6 +61,7 @@ func RunTokens(t *testing.T, fresh func(t *testing.T) TokensPlace) {
 		{"one successor per generation", oneSuccessor},
 		{"names are unique among those who are here", uniqueNames},
 		{"the limit of personal tokens", personalLimit},
+		{"one token of a name", oneOfAName},
 		{"policies come back whole", levels},
 		{"blocks come back whole", blocks},
 		{"guesses add up", guesses},
@@ -73,6 +74,7 @@ func RunTokens(t *testing.T, fresh func(t *testing.T) TokensPlace) {
 		{"uses never go back", uses},
 		{"principals are listed by id", listing},
 		{"an owner's tokens come in pages", pages},
+		{"a question is about some of them", among},
 		{"revisions rise", revisions},
 		{"a decision needs an event", needsEvent},
 		{"what is archived stays so", archive},
@@ -151,7 +153,7 @@ func wholeRecords(t *testing.T, open TokensPlace) {
 		if d := cmp.Diff(ann, p, Same); d != "" {
 			t.Error("principal:", d)
 		}
-		list, err := s.TokensOf(t.Context(), ann.ID)
+		list, err := s.TokensOf(t.Context(), ann.ID, authority.Among{})
 		must(t, err)
 		if len(list) != 2 {
 			t.Errorf("%d tokens of ann, want 2", len(list))
@@ -183,7 +185,7 @@ func absentTokens(t *testing.T, open TokensPlace) {
 	WantCode(t, err, fault.NotFound, "user_not_found")
 	_, err = s.Reply(t.Context(), authority.ReplyKey{1}, T0)
 	WantCode(t, err, fault.NotFound, "reply_not_found")
-	list, err := s.TokensOf(t.Context(), "usr_none")
+	list, err := s.TokensOf(t.Context(), "usr_none", authority.Among{})
 	if err != nil || len(list) != 0 {
 		t.Errorf("TokensOf nobody: %v, %v", list, err)
 	}
@@ -257,7 +259,7 @@ func oneSuccessor(t *testing.T, open TokensPlace) {
 		}
 		WantCode(t, err, fault.Conflict, "version_moved")
 	}
-	list, err := s.TokensOf(t.Context(), ann.ID)
+	list, err := s.TokensOf(t.Context(), ann.ID, authority.Among{})
 	must(t, err)
 	if won != 1 || len(list) != 2 {
 		t.Fatalf("%d rotations won and there are %d tokens, want 1 and 2", won, len(list))
@@ -475,7 +477,7 @@ func wholeDecision(t *testing.T, open TokensPlace) {
 			t.Errorf("decision %d: %v", i, err)
 		}
 	}
-	list, err := s.TokensOf(t.Context(), ann.ID)
+	list, err := s.TokensOf(t.Context(), ann.ID, authority.Among{})
 	if err != nil || len(list) != 21 {
 		t.Errorf("%d tokens, %v", len(list), err)
 	}
