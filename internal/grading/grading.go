@@ -265,7 +265,7 @@ func (g *Grading) admit(ctx context.Context, s *policy.Subject, owner principal.
 
 func (g *Grading) submitEvent(s *policy.Subject, j job.Job, sub Submission, now time.Time) audit.Event {
 	e := g.event(s, audit.JobSubmit, now)
-	e.Target, e.Owner = string(j.ID), string(j.Owner)
+	e.Target, e.Owner, e.Competition = string(j.ID), string(j.Owner), j.Competition
 	e.Detail = map[string]string{"competition": j.Competition, "submission": sub.ID, "sha256": sub.Digest, "kind": sub.Kind}
 	if j.SubmittedBy != "" {
 		e.Detail["submitted_by"] = j.SubmittedBy

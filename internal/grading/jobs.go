@@ -122,7 +122,7 @@ func (g *Grading) Cancel(ctx context.Context, s *policy.Subject, id job.ID) (d D
 			return d, d.Job.State, nil
 		}
 		e := g.event(s, audit.JobCancel, now)
-		e.Target, e.Owner = string(id), string(d.Job.Owner)
+		e.Target, e.Owner, e.Competition = string(id), string(d.Job.Owner), d.Job.Competition
 		next, settle := settled(next, now)
 		err = g.Store.ReplaceJob(ctx, d.Job, next, settle, e)
 		if err == nil {

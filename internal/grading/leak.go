@@ -40,7 +40,7 @@ func (g *Grading) leaked(ctx context.Context, s *policy.Subject, id job.ID, k to
 			return nil
 		}
 		e := g.event(s, audit.TokenLeak, g.Now())
-		e.Target, e.Owner, e.Reason = string(id), string(j.Owner), string(token.Leaked)
+		e.Target, e.Owner, e.Reason, e.Competition = string(id), string(j.Owner), string(token.Leaked), j.Competition
 		e.Detail = map[string]string{"kind": k.String()}
 		return g.Store.ReplaceJob(ctx, j, next, nil, e)
 	})

@@ -2,6 +2,7 @@ package grading_test
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"gradegate/internal/audit"
 	"gradegate/internal/authn"
 	"gradegate/internal/authority"
 	"gradegate/internal/bundle"
@@ -282,6 +284,39 @@ func TestLeakedHandle(t *testing.T) {
 	}
 	if _, _, err := h.table.Authenticate(made.Handle.Presented(), netip.Addr{}); fault.CodeOf(err) != "token_revoked" {
 		t.Errorf("after the end: %v", err)
+	}
+}
+
+// R9.7: every line about a job says of which competition it is, for a legal hold
+// keeps the lines of one.
+func TestLinesOfACompetition(t *testing.T) {
+	h := open(t)
+	ann := h.person(t, "ann")
+	made, err := h.submit(t.Context(), ann)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = errors.Join(h.Reconcile(t.Context()), h.ReportLeak(t.Context(), &policy.Subject{}, []string{made.Handle.Reveal()}))
+	_, _, bad := h.Cancel(t.Context(), ann, made.Job.ID)
+	err = errors.Join(err, bad)
+	h.exec.end(made.Job.ID, job.Report{Phase: job.PhaseExited, ExitCode: 1})
+	for range 3 {
+		err = errors.Join(err, h.Reconcile(t.Context()))
+	}
+	events, bad := h.jobs.PendingEvents(t.Context(), 100)
+	if err := errors.Join(err, bad); err != nil {
+		t.Fatal(err)
+	}
+	seen := map[audit.Action]bool{}
+	for _, e := range events {
+		if seen[e.Action] = true; e.Competition != made.Job.Competition && e.Target != made.Job.Competition {
+			t.Errorf("%+v", e)
+		}
+	}
+	for _, a := range []audit.Action{audit.CompetitionApply, audit.JobSubmit, audit.TokenLeak, audit.JobCancel, audit.JobState} {
+		if !seen[a] {
+			t.Errorf("there is no line of %s", a)
+		}
 	}
 }
 

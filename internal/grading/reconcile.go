@@ -251,7 +251,7 @@ func (g *Grading) replace(ctx context.Context, j, next job.Job) error {
 	now := g.Now()
 	e := audit.Event{
 		ID: g.NewID("evt_"), At: now, Action: audit.JobState, Outcome: audit.Done, Actor: "system",
-		Target: string(j.ID), Owner: string(j.Owner), Reason: next.Reason,
+		Target: string(j.ID), Owner: string(j.Owner), Reason: next.Reason, Competition: j.Competition,
 		Detail: map[string]string{"from": string(j.State), "to": string(next.State)},
 	}
 	next, settle := settled(next, now)

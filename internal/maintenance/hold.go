@@ -1,6 +1,7 @@
 package maintenance
 
 import (
+	"strings"
 	"time"
 
 	"gradegate/internal/audit"
@@ -64,19 +65,22 @@ func (h Held) User(id principal.ID) bool    { return h[HoldUser][string(id)] }
 func (h Held) Competition(name string) bool { return h[HoldCompetition][name] }
 
 // Line is why a line of the audit trail is held, or "": it is about what is held,
-// or was written by it.
+// was written by it, or names it among its details.
 func (h Held) Line(e *audit.Event) string {
-	for _, id := range []string{e.Actor, e.Owner, e.Target} {
+	named := []string{e.Actor, e.Owner, e.Target, e.Token}
+	for _, text := range e.Detail {
+		named = append(named, strings.Fields(text)...)
+	}
+	for _, id := range named {
 		if h[HoldUser][id] {
 			return "it is about " + id + ", who is held"
 		}
-	}
-	for _, id := range []string{e.Token, e.Target} {
 		if h[HoldToken][id] {
 			return "it is about " + id + ", which is held"
 		}
 	}
-	for _, name := range []string{e.Detail["competition"], e.Target} {
+	// A competition's name may be a word of any other detail.
+	for _, name := range append(strings.Fields(e.Detail["competitions"]), e.Competition, e.Detail["competition"], e.Target) {
 		if h[HoldCompetition][name] {
 			return "it is about the competition " + name + ", which is held"
 		}
