@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"strconv"
 	"time"
 
 	"gradegate/api"
@@ -49,16 +50,19 @@ func WireTrims(all []trail.Trimmed) []api.Trim {
 type holding struct{ *Server }
 
 // Holding implements trail.Holds.
-func (h holding) Holding(ctx context.Context) (func(*audit.Event) string, error) {
+func (h holding) Holding(ctx context.Context) (judge func(*audit.Event) string, edition string, err error) {
 	all, err := h.tokens.Holds(ctx)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	held := maintenance.HeldAt(all, h.clock.Now())
-	if !held.Any() {
-		return nil, nil
+	changes := int64(0)
+	for _, x := range all {
+		changes += x.Version // none is ever deleted
 	}
-	return held.Line, nil
+	if held := maintenance.HeldAt(all, h.clock.Now()); held.Any() {
+		judge = held.Line
+	}
+	return judge, strconv.FormatInt(changes, 10), nil
 }
 
 const (

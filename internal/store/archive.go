@@ -23,7 +23,14 @@ var _ maintenance.Store = (*Tokens)(nil)
 // returns.
 func (t *Tokens) Archive(ctx context.Context, moves []maintenance.Move, e audit.Event) error {
 	return t.maintain(ctx, e, func(s *step) error {
+		held, err := s.held()
+		if err != nil {
+			return err
+		}
 		for i := range moves {
+			if held.Token(&moves[i].Old) {
+				return errHeld
+			}
 			if err := s.archive(&moves[i]); err != nil {
 				return err
 			}
@@ -35,7 +42,14 @@ func (t *Tokens) Archive(ctx context.Context, moves []maintenance.Move, e audit.
 // Reduce implements maintenance.Store.
 func (t *Tokens) Reduce(ctx context.Context, all []maintenance.Archived, segment string, e audit.Event) error {
 	return t.maintain(ctx, e, func(s *step) error {
+		held, err := s.held()
+		if err != nil {
+			return err
+		}
 		for _, a := range all {
+			if held.Token(&a.Token) {
+				return errHeld
+			}
 			if err := s.put(archivedToRow(a.Tombstone(segment)), true, a.Version); err != nil {
 				return err
 			}
@@ -46,7 +60,22 @@ func (t *Tokens) Reduce(ctx context.Context, all []maintenance.Archived, segment
 
 // PutHold implements maintenance.Store.
 func (t *Tokens) PutHold(ctx context.Context, h maintenance.Hold, e audit.Event) error {
-	return t.maintain(ctx, e, func(s *step) error { return s.put(holdToRow(h), h.Version > 1, h.Version-1) })
+	err := t.maintain(ctx, e, func(s *step) error { return s.put(holdToRow(h), h.Version > 1, h.Version-1) })
+	if err == nil {
+		t.holds.Store(h.ID, true)
+	}
+	return err
+}
+
+// held is what legal holds are on at this moment: one may have been made since it
+// was decided what goes. All who write hold the head, so that nobody comes between.
+func (s *step) held() (maintenance.Held, error) {
+	var all []maintenance.Hold
+	err := each(s.ctx, s.tx, holdsTable.selectAll, holdsTable, func(r stored) error {
+		all = append(all, r.row.(*holdRow).hold())
+		return r.verify(s.keys)
+	})
+	return maintenance.HeldAt(all, s.now), s.db.trouble(err)
 }
 
 // maintain takes a decision that is not the authority's through the writer. It
@@ -198,8 +227,11 @@ func (t *Tokens) archived(ctx context.Context, text string, args ...any) ([]main
 	return out, nil
 }
 
-// Holds implements maintenance.Store.
+// Holds implements maintenance.Store. None is ever deleted, so that one which was
+// there before and is not is an error: what depends on it cannot be undone.
 func (t *Tokens) Holds(ctx context.Context) ([]maintenance.Hold, error) {
+	missing := map[string]bool{}
+	t.holds.Range(func(id, _ any) bool { missing[id.(string)] = true; return true })
 	rows, err := many(ctx, t, holdsTable.selectAll+" ORDER BY id", holdsTable)
 	if err != nil {
 		return nil, err
@@ -207,6 +239,11 @@ func (t *Tokens) Holds(ctx context.Context) ([]maintenance.Hold, error) {
 	out := make([]maintenance.Hold, len(rows))
 	for i, r := range rows {
 		out[i] = r.(*holdRow).hold()
+		delete(missing, out[i].ID)
+		t.holds.Store(out[i].ID, true)
+	}
+	if len(missing) > 0 {
+		return nil, errHoldsGone
 	}
 	return out, nil
 }

@@ -81,6 +81,40 @@ func TestArchivedStaysArchived(t *testing.T) {
 	}
 }
 
+// TestHoldsDoNotVanish: a hold that is deleted behind the server's back is missed
+// while it runs, before anything goes that it was on, and is back after a restart
+// (R9.7).
+func TestHoldsDoNotVanish(t *testing.T) {
+	t.Parallel()
+	eachEngine(t, func(t *testing.T, r *rig) {
+		r.open()
+		put := func(id string) {
+			r.must(r.s.PutHold(t.Context(), maintenance.Hold{ID: id, Version: 1, At: storetest.T0}, storetest.Event(audit.HoldAdd, "x")))
+		}
+		vanish := func(id string) {
+			t.Helper()
+			db, err := r.s.healthy()
+			r.must(err)
+			_, err = db.write.ExecContext(t.Context(), "DELETE FROM holds WHERE id = $1", id)
+			r.must(err)
+			if all, err := r.s.Holds(t.Context()); fault.CodeOf(err) != "holds_gone" {
+				t.Errorf("%v %v", all, err)
+			}
+			r.close()
+			r.open()
+			if all, err := r.s.Holds(t.Context()); err != nil || len(all) == 0 || all[len(all)-1].ID != id {
+				t.Errorf("%v %v", all, err)
+			}
+		}
+		put("hold_1")
+		vanish("hold_1") // made by this process
+		put("hold_2")
+		r.close()
+		r.open()
+		vanish("hold_2") // found at the start
+	})
+}
+
 // putBack replaces the database by a copy.
 func (r *rig) putBack(from string) {
 	for _, part := range []string{"", "-wal", "-shm"} {

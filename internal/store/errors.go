@@ -32,6 +32,10 @@ var (
 			WithFix("gradegate token rotate NAME    or    gradegate token create --name NEW --replace NAME")
 	errTooLarge = fault.New(fault.TooLarge, "decision_too_large", "This changes more at once than one decision can hold.").
 			WithFix("Split it into smaller parts.")
+	errHeld = fault.New(fault.Conflict, "hold_moved", "A legal hold was made meanwhile on something that was to go; nothing of it went.").
+		WithFix("gradegate sweep")
+	errHoldsGone = fault.New(fault.Unavailable, "holds_gone", "Legal holds are gone from the database, which nothing of ours deletes: nothing is archived or dropped.").
+			WithFix("Operator: restart the server, which proves the database and makes it again from the ledger; then gradegate hold list --all")
 	errIDTaken = fault.New(fault.Conflict, "id_taken", "This id exists already.").WithFix("Repeat the request.")
 )
 

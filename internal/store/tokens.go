@@ -70,6 +70,9 @@ type Tokens struct {
 	closing sync.Once
 	feed    sync.WaitGroup
 
+	// holds are the ids of all legal holds that were ever seen.
+	holds sync.Map
+
 	// acked holds what was acknowledged and is in the ledger, but not yet in
 	// the database: reads lay it over what they find there.
 	acked overlay
@@ -107,6 +110,7 @@ func openTokens(ctx context.Context, cfg TokensConfig, test *probe) (*Tokens, er
 		return nil, err
 	}
 	t.w = w
+	_, _ = t.Holds(ctx) // they were proven this moment; if they cannot be read, they are seen later
 	go w.loop()
 	if isPostgres(cfg.URL) {
 		t.startFeed(w.head.Revision)

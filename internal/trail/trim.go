@@ -18,8 +18,9 @@ import (
 // ask for it.
 type Holds interface {
 	// Holding gives a judge over lines, as the holds are now: why a line must
-	// stay, or "". A nil judge keeps nothing. On an error nothing is dropped.
-	Holding(ctx context.Context) (func(*audit.Event) string, error)
+	// stay, or "". A nil judge keeps nothing. edition is another one once they have
+	// changed. On an error nothing is dropped.
+	Holding(ctx context.Context) (judge func(*audit.Event) string, edition string, err error)
 }
 
 // Trimmed is what was dropped of a stream in one sink, or would be.
@@ -71,11 +72,9 @@ func (t *Trail) trim(ctx context.Context, actor string, dry bool) (all []Trimmed
 	if err := t.mayTrim(now); err != nil {
 		return nil, err
 	}
-	var judge func(*audit.Event) string
-	if t.Holds != nil {
-		if judge, err = t.Holds.Holding(ctx); err != nil {
-			return nil, fmt.Errorf("trail: legal holds: %w", err)
-		}
+	judge, edition, err := t.holding(ctx)
+	if err != nil {
+		return nil, err
 	}
 	for _, s := range t.sinks {
 		for _, st := range s.streams {
@@ -100,6 +99,10 @@ func (t *Trail) trim(ctx context.Context, actor string, dry bool) (all []Trimmed
 			told := what.told(s.dir)
 			told.Stopped = p.stopped
 			if !dry {
+				// Reading takes long: a hold may have been made meanwhile.
+				if _, now, err := t.holding(ctx); err != nil || now != edition {
+					return all, errors.Join(err, errHoldsMoved)
+				}
 				if told.Note, err = t.drop(ctx, st, what, actor); err != nil {
 					return all, err
 				}
@@ -108,6 +111,19 @@ func (t *Trail) trim(ctx context.Context, actor string, dry bool) (all []Trimmed
 		}
 	}
 	return all, nil
+}
+
+var errHoldsMoved = fault.New(fault.Conflict, "holds_moved", "A legal hold was made or ended meanwhile, so that nothing more is dropped.").
+	WithFix("gradegate audit trim")
+
+func (t *Trail) holding(ctx context.Context) (judge func(*audit.Event) string, edition string, err error) {
+	if t.Holds == nil {
+		return nil, "", nil
+	}
+	if judge, edition, err = t.Holds.Holding(ctx); err != nil {
+		err = fmt.Errorf("trail: legal holds: %w", err)
+	}
+	return judge, edition, err
 }
 
 // sealAfter is how long one segment is written to: where little happens, a

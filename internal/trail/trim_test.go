@@ -185,13 +185,21 @@ func TestTrim(t *testing.T) {
 // held keeps lines of one user.
 type held struct{ err error }
 
-func (h held) Holding(context.Context) (func(*audit.Event) string, error) {
+func (h held) Holding(context.Context) (func(*audit.Event) string, string, error) {
 	return func(e *audit.Event) string {
 		if e.Actor == "usr_held" {
 			return "hold_1"
 		}
 		return ""
-	}, h.err
+	}, "1", h.err
+}
+
+// holdMeanwhile is a hold that is made while the trail is read.
+type holdMeanwhile struct{ asked int }
+
+func (h *holdMeanwhile) Holding(context.Context) (func(*audit.Event) string, string, error) {
+	h.asked++
+	return nil, fmt.Sprint(h.asked), nil
 }
 
 // R9.7: nothing is dropped while a hold overlaps or cannot be asked for, while the clock
@@ -230,6 +238,15 @@ func TestTrimStops(t *testing.T) {
 			t.Fatalf("%s: %+v", what, r)
 		}
 	}
+	c.Holds = &holdMeanwhile{}
+	late := openWith(t, c)
+	if all, err := late.Trim(t.Context(), "system", false); fault.CodeOf(err) != "holds_moved" || len(all) != 0 {
+		t.Errorf("a hold that was made meanwhile: %+v %v", all, err)
+	}
+	shut(t, late)
+	if r := verify(t, dir); !r.OK() || r.Streams[0].First != 0 {
+		t.Fatalf("%+v", r)
+	}
 	// Up to the segment before the one with a line that is held.
 	c.Holds = heldFrom{100}
 	tr := openWith(t, c)
@@ -243,13 +260,13 @@ func TestTrimStops(t *testing.T) {
 // heldFrom keeps the line of a day.
 type heldFrom struct{ day int }
 
-func (h heldFrom) Holding(context.Context) (func(*audit.Event) string, error) {
+func (h heldFrom) Holding(context.Context) (func(*audit.Event) string, string, error) {
 	return func(e *audit.Event) string {
 		if e.At.Equal(birth.Add(time.Duration(h.day) * day)) {
 			return "hold_2"
 		}
 		return ""
-	}, nil
+	}, "1", nil
 }
 
 // Where little happens, the segment that is written to is ended after thirty days, so
