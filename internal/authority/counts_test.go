@@ -117,3 +117,64 @@ func TestOneOfAName(t *testing.T) {
 		}
 	}
 }
+
+// A name means the token that lives, whatever ended under it before or since.
+func TestNameMeansTheLiving(t *testing.T) {
+	f := clock.NewFake(time.Date(2026, 11, 24, 9, 0, 0, 0, time.UTC))
+	ring := keys.New([keys.Size]byte{1})
+	table := authn.New(f.Now, 0, policy.Rules{})
+	s, err := store.OpenTokens(t.Context(), store.TokensConfig{Dir: t.TempDir(), Keys: ring, Clock: clock.New(f.Now, time.Time{}), Follow: table.Apply, Memory: table})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	h := house{authority.New(s, table, ring, f.Now), table, s}
+	base := h.signIn(t, "base")
+	type change = func(*token.Token)
+	living := func(*token.Token) {}
+	expired := func(k *token.Token) { k.Renewal, k.FixedEnd = token.Fixed, f.Now().Add(-time.Hour) }
+	epoch := func(k *token.Token) { k.Epochs.Credentials-- }
+	grace := func(k *token.Token) { k.Successor, k.GraceUntil = "tok_000000000009", f.Now().Add(time.Hour) }
+	idle := func(k *token.Token) { k.IssuedAt = f.Now().Add(-15 * 24 * time.Hour) }
+	session := func(k *token.Token) {
+		k.Kind, k.Renewal, k.FixedEnd = token.Session, token.Fixed, f.Now().Add(time.Hour)
+	}
+	n := 0
+	for name, c := range map[string]struct{ want, not change }{
+		"expired, and newer":                   {living, expired},
+		"ended by an epoch, and newer":         {living, epoch},
+		"in grace, and newer":                  {living, grace},
+		"in grace, and its successor expired":  {grace, expired},
+		"a session, and an expired token":      {session, expired},
+		"a session, and one to be resumed":     {idle, session},
+		"the newest of two sessions, one dead": {session, func(k *token.Token) { session(k); epoch(k) }},
+	} {
+		n++
+		who := h.signIn(t, fmt.Sprint("ann-", n))
+		user, err := s.Principal(t.Context(), who.Token.Owner)
+		if err != nil {
+			t.Fatal(err)
+		}
+		put := func(at time.Time, by change) token.ID {
+			k := base.Token
+			p := token.NewSecret(token.Personal).Presented()
+			k.ID, k.Digest, k.Kind, k.Owner, k.Epochs, k.Version = p.Public.ID(), p.Digest, token.Personal, user.ID, user.Epochs, 1
+			k.Family, k.Name, k.Renewal, k.FixedEnd = token.Family("fam_"+string(k.ID)), "there", token.Sliding, time.Time{}
+			k.Lifetime, k.MaxLifetime, k.Unused, k.IssuedAt, k.BornAt = token.DefaultLifetime, token.DefaultMaxLifetime, token.DefaultUnused, at, at
+			by(&k)
+			if _, err := s.Commit(t.Context(), authority.Decision{Tokens: []authority.TokenChange{{New: k}}}, audit.Event{ID: "evt_" + string(k.ID), Action: audit.TokenIssue}); err != nil {
+				t.Fatal(name, err)
+			}
+			return k.ID
+		}
+		want := put(f.Now().Add(-2*time.Minute), c.want)
+		put(f.Now().Add(-time.Minute), c.not)
+		subject, _, err := table.Authenticate(who.Secret.Presented(), at("192.0.2.1").Addr)
+		if err != nil {
+			t.Fatal(name, err)
+		}
+		if got, err := h.Find(t.Context(), &subject, "there"); err != nil || got.ID != want {
+			t.Errorf("%s: %s, %v", name, got.ID, err)
+		}
+	}
+}

@@ -66,7 +66,7 @@ func (a *Authority) createOnce(ctx context.Context, s *policy.Subject, owner pri
 	}
 	var events []audit.Event
 	if c.Replace != "" {
-		change, e, err := a.replaced(ctx, s, owner.ID, c.Replace, now)
+		change, e, err := a.replaced(ctx, s, &owner, c.Replace, now)
 		if err != nil {
 			return Issued{}, err
 		}
@@ -104,7 +104,7 @@ func (a *Authority) createOnce(ctx context.Context, s *policy.Subject, owner pri
 }
 
 // replaced ends the token whose place a new one takes.
-func (a *Authority) replaced(ctx context.Context, s *policy.Subject, owner principal.ID, idOrName string, now time.Time) (TokenChange, audit.Event, error) {
+func (a *Authority) replaced(ctx context.Context, s *policy.Subject, owner *principal.Principal, idOrName string, now time.Time) (TokenChange, audit.Event, error) {
 	old, err := a.among(ctx, owner, idOrName)
 	if err != nil {
 		return TokenChange{}, audit.Event{}, err
@@ -340,20 +340,21 @@ func (a *Authority) explainLimit(ctx context.Context, err error, s *policy.Subje
 
 // among finds one of an owner's tokens by id, or by name: one that may still be
 // used before one that is over.
-func (a *Authority) among(ctx context.Context, owner principal.ID, idOrName string) (token.Token, error) {
+func (a *Authority) among(ctx context.Context, owner *principal.Principal, idOrName string) (token.Token, error) {
 	if strings.HasPrefix(idOrName, "tok_") {
 		t, err := a.store.Token(ctx, token.ID(idOrName))
-		if err == nil && t.Owner != owner || err != nil && fault.KindOf(err) == fault.NotFound {
+		if err == nil && t.Owner != owner.ID || err != nil && fault.KindOf(err) == fault.NotFound {
 			return token.Token{}, ErrNoToken
 		}
 		return t, err
 	}
+	now := a.now()
 	for _, open := range []bool{true, false} {
-		own, err := a.store.TokensOf(ctx, owner, Among{Name: idOrName, Open: open})
+		own, err := a.store.TokensOf(ctx, owner.ID, Among{Name: idOrName, Open: open})
 		if err != nil {
 			return token.Token{}, err
 		}
-		if t := best(own); t != nil {
+		if t := a.best(own, owner, now); t != nil && (!open || a.use(t, owner, now) > 0) {
 			return *t, nil
 		}
 	}
@@ -361,27 +362,43 @@ func (a *Authority) among(ctx context.Context, owner principal.ID, idOrName stri
 }
 
 // best is the token that somebody means by a name which several have.
-func best(own []token.Token) (found *token.Token) {
+func (a *Authority) best(own []token.Token, owner *principal.Principal, now time.Time) (found *token.Token) {
 	for i := range own {
 		t := &own[i]
-		if t.Kind != token.Invite && (found == nil || better(t, found)) {
+		if t.Kind != token.Invite && (found == nil || a.better(t, found, owner, now)) {
 			found = t
 		}
 	}
 	return found
 }
 
-// better prefers what is not revoked, then what was given a name over the session
-// of a machine of that name, then the newest generation.
-func better(t, than *token.Token) bool {
-	if (t.Standing == token.Revoked) != (than.Standing == token.Revoked) {
-		return t.Standing != token.Revoked
-	}
+// better prefers what is of use, then what was given the name over the session of
+// a machine that is called so, then what is of more use, then the newest generation.
+func (a *Authority) better(t, than *token.Token, owner *principal.Principal, now time.Time) bool {
+	use, other := a.use(t, owner, now), a.use(than, owner, now)
 	named := func(t *token.Token) bool { return t.Kind != token.Session && t.Kind != token.Refresh }
-	if named(t) != named(than) {
+	switch {
+	case (use > 0) != (other > 0):
+		return use > 0
+	case named(t) != named(than):
 		return named(t)
+	case use != other:
+		return use > other
 	}
 	return t.IssuedAt.After(than.IssuedAt)
+}
+
+// use is of how much use a token still is: 2, it lives; 1, it is in its grace
+// period or can be resumed; 0, it is over.
+func (a *Authority) use(t *token.Token, owner *principal.Principal, now time.Time) int {
+	state, end := a.state(t, owner, now)
+	switch {
+	case a.lives(t, owner, now):
+		return 2
+	case state == token.StateActive, state == token.StateIdleExpired && now.Before(end.At.Add(token.ReactivateWithin)):
+		return 1
+	}
+	return 0
 }
 
 // ErrNoToken is the answer for a token that is absent or somebody else's.
@@ -435,7 +452,7 @@ func (a *Authority) find(ctx context.Context, s *policy.Subject, idOrName string
 	if s.Local {
 		return token.Token{}, errLocalName
 	}
-	return a.among(ctx, s.Principal.ID, idOrName)
+	return a.among(ctx, &s.Principal, idOrName)
 }
 
 // masked gives everything that may not be known one and the same face.

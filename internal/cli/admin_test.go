@@ -108,9 +108,9 @@ func TestCompetitionFileMistakes(t *testing.T) {
 		dir := t.TempDir()
 		m.write(filepath.Join(dir, "competition.yaml"), text, 0o600)
 		m.write(filepath.Join(dir, "a.csv"), "x", 0o600)
-		m.run("", "competition", "apply", dir, "--url", f.url).want(t, 1, "", want)
+		m.run("", "competition", "apply", dir, "--url", f.url).want(t, 2, "", want)
 	}
-	m.run("", "competition", "apply", t.TempDir(), "--url", f.url).want(t, 1, "", "competition.yaml")
+	m.run("", "competition", "apply", t.TempDir(), "--url", f.url).want(t, 2, "", "competition.yaml")
 	if len(f.requests()) != 0 {
 		t.Errorf("sent %v", f.requests())
 	}
@@ -173,12 +173,12 @@ func TestCheckConfig(t *testing.T) {
 	if wd, err := os.Getwd(); err != nil || !strings.Contains(m.run("", "check-config").out, filepath.Join(wd, "gradegate-data")) {
 		t.Error("the data folder is not absolute: programs would run somewhere else", err)
 	}
-	m.run("", "check-config", "--listen", "0.0.0.0:80").want(t, 1, "", "Plain HTTP on 0.0.0.0:80")
+	m.run("", "check-config", "--listen", "0.0.0.0:80").want(t, 2, "", "Plain HTTP on 0.0.0.0:80")
 	m.write("gradegate.yaml", "listen: 127.0.0.1:9\nlisten_: 1\n", 0o600)
-	m.run("", "check-config", "--config", file).want(t, 1, "", `line 2: there is no setting "listen_"; did you mean "listen"?`)
-	m.run("", "serve", "--config", file).want(t, 1, "", `line 2: there is no setting "listen_"; did you mean "listen"?`)
+	m.run("", "check-config", "--config", file).want(t, 2, "", `line 2: there is no setting "listen_"; did you mean "listen"?`)
+	m.run("", "serve", "--config", file).want(t, 2, "", `line 2: there is no setting "listen_"; did you mean "listen"?`)
 	m.env = append(m.env, "GRADEGATE_CONFIG=/nowhere")
-	m.run("", "check-config").want(t, 1, "", "/nowhere")
+	m.run("", "check-config").want(t, 2, "", "/nowhere")
 }
 
 func TestVersion(t *testing.T) {
@@ -246,8 +246,8 @@ func TestAuditOffline(t *testing.T) {
 	}
 	m.run("", "audit", "verify", "--dir", dir, "--key", key).want(t, 0, "The trail is whole.", "")
 	m.run("", "audit", "verify", "--dir", dir, "--key", m.write("key", key+"\n", 0o600), "-o", "json").want(t, 0, `"ok": true`, "")
-	m.run("", "audit", "verify", "--dir", dir, "--key", "nonsense").want(t, 1, "", "not one")
-	m.run("", "audit", "verify", "--dir", filepath.Join(m.home, "none"), "--key", key).want(t, 1, "", "holds no audit trail")
+	m.run("", "audit", "verify", "--dir", dir, "--key", "nonsense").want(t, 2, "", "not one")
+	m.run("", "audit", "verify", "--dir", filepath.Join(m.home, "none"), "--key", key).want(t, 2, "", "holds no audit trail")
 
 	// One changed letter shows.
 	files, err := filepath.Glob(filepath.Join(dir, "act", "*"))

@@ -297,8 +297,9 @@ func (a *app) printChecked(r maintenance.Checked, from string) error {
 		}
 	}})
 	if err == nil && len(r.Problems) > 0 {
-		err = fault.New(fault.Invalid, "archive_not_whole", "The archive's segments do not verify.").
+		f := fault.New(fault.Invalid, "archive_not_whole", "The archive's segments do not verify.").
 			WithFix("Leave the files as they are, and put those that are named back from a copy of the folder.")
+		err = amiss{f, exitFailure}
 	}
 	return err
 }

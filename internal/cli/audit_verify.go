@@ -126,8 +126,9 @@ func (a *app) verdict(r trail.Report) error {
 		return err
 	}
 	if !r.OK() {
-		return fault.New(fault.Invalid, "audit_not_whole", "The audit trail does not verify.").
+		f := fault.New(fault.Invalid, "audit_not_whole", "The audit trail does not verify.").
 			WithFix("Leave the files as they are, take a copy, and verify the other sink, if there is one (audit.second): gradegate audit verify --dir SECOND")
+		return amiss{f, exitFailure}
 	}
 	return nil
 }

@@ -50,7 +50,7 @@ func TestCheckSendsNothing(t *testing.T) {
 		p := m.write("p.csv", text, 0o600)
 		code := 0
 		if want != "" {
-			code = 1
+			code = 2
 		}
 		got := m.run("", "submit", "iris", p, "--check", "--url", f.url)
 		if got.code != code || !strings.Contains(got.errout, want) || code != 0 && !strings.Contains(got.errout, "\nfix: ") {
@@ -59,8 +59,8 @@ func TestCheckSendsNothing(t *testing.T) {
 	}
 	m.write("none/readme.txt", "x", 0o600)
 	m.write("none/other.txt", "x", 0o600)
-	m.run("", "submit", "iris", filepath.Join(m.home, "none"), "--check").want(t, 1, "", "no entry point")
-	m.run("", "submit", "iris", filepath.Join(m.home, "missing"), "--check").want(t, 1, "", "missing")
+	m.run("", "submit", "iris", filepath.Join(m.home, "none"), "--check").want(t, 2, "", "no entry point")
+	m.run("", "submit", "iris", filepath.Join(m.home, "missing"), "--check").want(t, 2, "", "missing")
 	if len(f.requests()) != 0 {
 		t.Error("something was sent")
 	}
@@ -143,8 +143,8 @@ func TestWindowsLinesAreMended(t *testing.T) {
 	m := newMachine(t)
 	const text = "#!/bin/sh\r\n"
 	file := m.write("my prog/run.sh", text, 0o755)
-	m.run("", "submit", "iris", filepath.Dir(file), "--check").want(t, 1, "", `fix: sed -i 's/\r$//' '`+file+"'\n")
-	m.run("", "submit", "iris", file, "--check").want(t, 1, "", `fix: sed -i 's/\r$//' '`+file+"'\n")
+	m.run("", "submit", "iris", filepath.Dir(file), "--check").want(t, 2, "", `fix: sed -i 's/\r$//' '`+file+"'\n")
+	m.run("", "submit", "iris", file, "--check").want(t, 2, "", `fix: sed -i 's/\r$//' '`+file+"'\n")
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
 	if err := w.WriteHeader(&tar.Header{Name: "run.sh", Mode: 0o755, Size: int64(len(text))}); err != nil {
@@ -156,7 +156,7 @@ func TestWindowsLinesAreMended(t *testing.T) {
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	m.run("", "submit", "iris", m.write("p.tar", b.String(), 0o600), "--check").want(t, 1, "", `sed -i 's/\r$//' run.sh, in the folder that you packed`)
+	m.run("", "submit", "iris", m.write("p.tar", b.String(), 0o600), "--check").want(t, 2, "", `sed -i 's/\r$//' run.sh, in the folder that you packed`)
 }
 
 // iris answers as a server with a small competition.
@@ -185,13 +185,13 @@ func TestTryOut(t *testing.T) {
 		out, errout string
 	}{
 		"cut -d, -f2 $GRADEGATE_DATA/sub/test.csv; echo arg $1\n" + rows("a b c"): {0, "3 rows, well formed; the ids are those of sub/test.csv", "id\na\nb\nc\narg --fast\n"},
-		rows("a b"):                 {1, "", `lacks 1 of 3 rows, such as "c"`},
-		rows("a b c d"):             {1, "", "with an id that is not in the test file"},
-		"echo oh; exit 3":           {1, "", "oh\nerror: The program ended with exit code 3,"},
-		"true":                      {1, "", "left no predictions.csv"},
-		"sleep 60":                  {1, "", "time limit"},
-		"cat /etc/shadow && exit 0": {1, "", "exit code"},
-		"mkfifo $GRADEGATE_OUTPUT/predictions.csv": {1, "", "is no regular file"},
+		rows("a b"):                 {9, "", `lacks 1 of 3 rows, such as "c"`},
+		rows("a b c d"):             {9, "", "with an id that is not in the test file"},
+		"echo oh; exit 3":           {9, "", "oh\nerror: The program ended with exit code 3,"},
+		"true":                      {9, "", "left no predictions.csv"},
+		"sleep 60":                  {9, "", "time limit"},
+		"cat /etc/shadow && exit 0": {9, "", "exit code"},
+		"mkfifo $GRADEGATE_OUTPUT/predictions.csv": {9, "", "is no regular file"},
 	} {
 		m.write("prog/run.sh", script, 0o755)
 		got := m.run("", "submit", "iris", filepath.Join(m.home, "prog"), "--check", "--run", "--url", f.url, "--", "--fast")
@@ -217,8 +217,8 @@ func TestTryOutPredictions(t *testing.T) {
 		return m.run("", "submit", "iris", m.write("p.csv", text, 0o600), "--check", "--run", "--url", f.url)
 	}
 	check("id,label\na,x\nb,x\nc,x\n").want(t, 0, "the ids are those of sub/test.csv", "")
-	check("id,label\na,x\n").want(t, 1, "", "lacks 2 of 3 rows")
-	check("id,value\na,1\n").want(t, 1, "", "must begin with the line id,label")
+	check("id,label\na,x\n").want(t, 2, "", "lacks 2 of 3 rows")
+	check("id,value\na,1\n").want(t, 2, "", "must begin with the line id,label")
 	f.handle("GET /v1/competitions/iris/files/sub/test.csv", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "x\n1\n") })
 	check("id,label\na,x\n").want(t, 0, "whether every id is there and none is too much", "")
 }

@@ -29,7 +29,7 @@ func TestCheckConfigTriesFolders(t *testing.T) {
 	if err := os.Chmod(key, 0o640); err != nil {
 		t.Fatal(err)
 	}
-	check().want(t, 1, "bad", "error: key_file: "+key+" can be read by others (mode 0640).\nfix: chmod 600 "+key)
+	check().want(t, 2, "bad", "error: key_file: "+key+" can be read by others (mode 0640).\nfix: chmod 600 "+key)
 	if err := os.Chmod(key, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -38,19 +38,19 @@ func TestCheckConfigTriesFolders(t *testing.T) {
 	}
 	check().want(t, 0, "can be entered or read by others (mode 0755)", "")
 	file := m.write("file", "x", 0o600)
-	check("--ledger", filepath.Join(file, "ledger")).want(t, 1, "", "error: ledger.dir: ")
-	check("--ledger", "/proc/nowhere/ledger").want(t, 1, "", "cannot be made in /proc")
+	check("--ledger", filepath.Join(file, "ledger")).want(t, 2, "", "error: ledger.dir: ")
+	check("--ledger", "/proc/nowhere/ledger").want(t, 2, "", "cannot be made in /proc")
 	left, err := os.ReadDir(data)
 	if err != nil || len(left) != 1 {
 		t.Errorf("left behind: %v %v", left, err)
 	}
 	long := filepath.Join(m.home, strings.Repeat("x", 100))
-	m.run("", "check-config", "--data", long).want(t, 1, "", "too long for a socket")
+	m.run("", "check-config", "--data", long).want(t, 2, "", "too long for a socket")
 	m.run("", "check-config", "--config", m.write("tls.yaml", "tls: {cert: /nope.pem, key: /nope.key}\n", 0o600), "--data", data).
-		want(t, 1, "", "error: tls: /nope.pem cannot be used with the key /nope.key: open /nope.pem: no such file or directory.\n")
+		want(t, 2, "", "error: tls: /nope.pem cannot be used with the key /nope.key: open /nope.pem: no such file or directory.\n")
 	m.run("", "check-config", "--config", m.write("typo.yaml", "policy:\n  lifetme: 90d\n", 0o600)).
-		want(t, 1, "", `line 2: there is no setting "lifetme" in policy; did you mean "lifetime"?`+"\nkeys: max_per_user lifetime max_lifetime\n")
-	m.run("", "serve", "--config", m.write("limits.yaml", "limits: {submits: 0}\n", 0o600), "--data", data).want(t, 1, "", "error: limits.submits is below 1.\n")
+		want(t, 2, "", `line 2: there is no setting "lifetme" in policy; did you mean "lifetime"?`+"\nkeys: max_per_user lifetime max_lifetime\n")
+	m.run("", "serve", "--config", m.write("limits.yaml", "limits: {submits: 0}\n", 0o600), "--data", data).want(t, 2, "", "error: limits.submits is below 1.\n")
 }
 
 // TestCheckConfigAsJSON: every setting and every check, and a bad one as a
@@ -63,7 +63,7 @@ func TestCheckConfigAsJSON(t *testing.T) {
 		Settings []config.Setting
 		Checks   []trial
 	}
-	if err := json.Unmarshal([]byte(got.out), &all); err != nil || got.code != 1 || len(all.Settings) < 25 || len(all.Checks) != 4 {
+	if err := json.Unmarshal([]byte(got.out), &all); err != nil || got.code != 2 || len(all.Settings) < 25 || len(all.Checks) != 4 {
 		t.Fatalf("%d %v: %d settings, %d checks", got.code, err, len(all.Settings), len(all.Checks))
 	}
 	if s := all.Settings[0]; s.Name != "data" || s.Value != m.home || s.Origin != "--data" || s.Doc == "" {

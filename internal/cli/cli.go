@@ -18,22 +18,6 @@ import (
 	"gradegate/internal/executor"
 )
 
-// Exit codes. Programs may rely on them.
-const (
-	exitOK          = 0
-	exitFailure     = 1
-	exitUsage       = 2
-	exitNotFound    = 3
-	exitNoToken     = 4
-	exitForbidden   = 5
-	exitConflict    = 6
-	exitLimited     = 7
-	exitUnreachable = 8
-	exitJobFailed   = 9
-	exitTimeout     = 124
-	exitInterrupted = 130
-)
-
 // app is what commands share: the outside world, and the flags of all.
 type app struct {
 	args, env      []string

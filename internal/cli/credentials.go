@@ -284,7 +284,7 @@ func (a *app) fromStdin() (source, error) {
 	}
 	data, err := io.ReadAll(io.LimitReader(a.stdin, 4096))
 	if err == nil && strings.TrimSpace(string(data)) == "" {
-		err = fault.New(fault.Invalid, "token_stdin", "--token-stdin is given, and stdin is empty.").WithFix("printf %%s \"$TOKEN\" | gradegate whoami --token-stdin")
+		err = fault.New(fault.Invalid, "token_stdin", "--token-stdin is given, and stdin is empty.").WithFix("printf %s \"$TOKEN\" | gradegate whoami --token-stdin")
 	}
 	return source{string(data), "stdin"}, err
 }

@@ -81,7 +81,7 @@ func TestHostsFileMustBePrivate(t *testing.T) {
 		}
 		for _, line := range [][]string{{"whoami"}, {"login", "--invite", secretOf(token.Invite)}} {
 			got := m.run("", append(line, "--url", f.url)...)
-			got.want(t, 1, "", "fix: chmod 600 "+path)
+			got.want(t, 4, "", "fix: chmod 600 "+path)
 			if len(f.requests()) != 0 {
 				t.Errorf("%o %s: something was sent", mode, line[0])
 			}
@@ -110,9 +110,9 @@ func TestMalformedTokens(t *testing.T) {
 	if f.last().token != legacy {
 		t.Error("an imported token has no form of ours, and is the server's to judge")
 	}
-	newMachine(t).run(" \n", "whoami", "--token-stdin", "--url", f.url).want(t, 1, "", "stdin is empty")
+	newMachine(t).run(" \n", "whoami", "--token-stdin", "--url", f.url).want(t, 2, "", "stdin is empty")
 	m := newMachine(t)
-	m.run("", "whoami", "--url", f.url, "--token-file", m.write("empty", "\n", 0o600)).want(t, 1, "", "it is empty")
+	m.run("", "whoami", "--url", f.url, "--token-file", m.write("empty", "\n", 0o600)).want(t, 2, "", "it is empty")
 }
 
 // TestNobodysHome: without a home folder nothing is read from, or written to,
@@ -161,7 +161,7 @@ func TestNoTokenOverPlainHTTP(t *testing.T) {
 	t.Parallel()
 	secret := secretOf(token.Personal)
 	got := newMachine(t, "GRADEGATE_TOKEN="+secret).run("", "whoami", "--url", "http://grade.example.org")
-	got.want(t, 1, "", "fix: Use https://")
+	got.want(t, 2, "", "fix: Use https://")
 }
 
 func TestLogin(t *testing.T) {
@@ -197,7 +197,7 @@ func TestLoginSendsCodesOnly(t *testing.T) {
 	t.Parallel()
 	f, m := newFake(t), newMachine(t)
 	m.run("", "login", "--url", f.url).want(t, 2, "", "needs the one-time code")
-	m.run("", "login", "--url", f.url, "--invite", secretOf(token.Personal)).want(t, 1, "", "That is a token, and no invite code.")
+	m.run("", "login", "--url", f.url, "--invite", secretOf(token.Personal)).want(t, 2, "", "That is a token, and no invite code.")
 	good := secretOf(token.Invite)
 	swapped := []byte(good)
 	if swapped[20]++; swapped[20] > 'z' || swapped[20] == ':' || swapped[20] == '[' {
@@ -208,12 +208,12 @@ func TestLoginSendsCodesOnly(t *testing.T) {
 		good[:60] + "-" + good[61:]: "no code has", "CODE": "the word that stands for one", "ann": "begins with gginv_",
 	} {
 		got := m.run(code, "login", "--url", f.url, "--invite-file", "-")
-		got.want(t, 1, "", want)
+		got.want(t, 2, "", want)
 		if strings.Contains(got.errout, "ggpat") || !strings.Contains(got.errout, "gradegate user invite NAME") {
 			t.Errorf("%s: it is told about tokens, or no way on: %s", want, got.errout)
 		}
 	}
-	m.run("", "login", "--url", f.url, "--invite-file", "/nowhere").want(t, 1, "", "/nowhere cannot be read")
+	m.run("", "login", "--url", f.url, "--invite-file", "/nowhere").want(t, 2, "", "/nowhere cannot be read")
 	if left, err := os.ReadDir(m.home); err != nil || len(left) != 0 {
 		t.Errorf("a login that failed left something behind: %v %v", left, err)
 	}
@@ -328,8 +328,11 @@ func TestLoginAsksForStrangersOnly(t *testing.T) {
 	f.handle("GET /v1/whoami", func(w http.ResponseWriter, _ *http.Request) { f.refuse(w, 401, "token_revoked", "No.", "") }).
 		on("POST /v1/invites/redeem", api.Issued{Secret: fresh, User: ptr(ann()), Token: laptop()})
 	if got := m.answers("", "login", "--invite", secretOf(token.Invite)); got.code != 0 || strings.Contains(got.errout, idOf(t, old)) {
-		t.Errorf("what is dead was spoken of: %s", got.errout)
+		t.Errorf("a session that is over was spoken of: %s", got.errout)
 	}
+	// A token that lasted is: an invite to its own person has ended it.
+	m, old = signedIn(t, f, token.Personal)
+	m.run("", "login", "--invite", secretOf(token.Invite)).want(t, 0, "ann", "had stored the token "+idOf(t, old)+", which has ended")
 }
 
 // TestLogoutWithoutServer: whoever leaves a machine wants the token gone from
@@ -451,7 +454,7 @@ func TestSecretsStayOffTheWire(t *testing.T) {
 	m := newMachine(t)
 	leaked := m.write("leaked", secretOf(token.Personal)+"\n", 0o600)
 	for _, line := range [][]string{{"login", "--invite", secretOf(token.Invite)}, {"leak", "report", "--file", leaked}} {
-		m.run("", append(line, "--url", "http://192.0.2.1:8080")...).want(t, 1, "", "not sent over plain HTTP")
+		m.run("", append(line, "--url", "http://192.0.2.1:8080")...).want(t, 2, "", "not sent over plain HTTP")
 	}
 }
 

@@ -46,8 +46,7 @@ it is good, and why its last requests were refused. What is wrong has a command 
 mends it. It changes nothing, shows no secret, and works without a server and a token.
 
 Exit code 0: nothing is in the way (warnings may be there). Otherwise the first problem
-decides: 4 no token, or one that is no good; 5 not allowed; 8 the server does not answer;
-1 anything else.`,
+decides, such as 4: no token, or one that is no good (gradegate help exit-codes).`,
 		Example: "  gradegate doctor\n  gradegate doctor -o json",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			x := a.examine(cmd.Context())
@@ -113,8 +112,8 @@ func (x *examination) skip(name, detail string) {
 func (x *examination) fails(ctx context.Context, name string, err error) {
 	p, code := x.app.problem(ctx, err)
 	detail := p.Detail
-	if hasMore(p) {
-		detail += " (gradegate explain " + p.RequestID + ")"
+	if ask := x.app.why(p); ask != "" {
+		detail += " (" + ask + ")"
 	}
 	x.bad(name, detail, p.Fix, code)
 }
@@ -163,7 +162,7 @@ func (x *examination) reach(ctx context.Context) bool {
 		x.bad("server", p.Detail, fix, code)
 		return false
 	case v.Version == "":
-		x.bad("server", "What answers at "+x.url+" does not say its version: it is no gradegate server.", "Check --url or GRADEGATE_URL.", exitFailure)
+		x.bad("server", "What answers at "+x.url+" does not say its version: it is no gradegate server.", "Check --url or GRADEGATE_URL.", exitUnreachable)
 		return false
 	}
 	how := "over TLS"

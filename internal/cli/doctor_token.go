@@ -103,7 +103,7 @@ func (x *examination) files() {
 		switch {
 		case mode&0o077 == 0:
 		case path == a.hostsFile():
-			x.bad("files", fmt.Sprintf("%s can be read by others (mode %04o), and is not used for that", path, mode), "chmod 600 "+path+"; then rotate the token: gradegate token rotate", exitFailure)
+			x.bad("files", fmt.Sprintf("%s can be read by others (mode %04o), and is not used for that", path, mode), "chmod 600 "+path+"; then rotate the token: gradegate token rotate", exitNoToken)
 		default:
 			x.warn("files", fmt.Sprintf("%s can be read by others (mode %04o)", path, mode), "chmod 600 "+path)
 		}

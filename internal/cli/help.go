@@ -56,10 +56,15 @@ var daily = []string{"login", "submit", "status", "cancel", "token", "doctor", "
 func (a *app) help(root *cobra.Command) *cobra.Command {
 	return &cobra.Command{
 		Use: "help [COMMAND]", Short: "Help with a command; help all lists every one",
-		Example: "  gradegate help all\n  gradegate help token rotate",
+		Long:    "Help with a command. \"help all\" lists every command, and \"help exit-codes\" what the exit codes mean.",
+		Example: "  gradegate help all\n  gradegate help exit-codes\n  gradegate help token rotate",
 		RunE: func(_ *cobra.Command, args []string) error {
-			if len(args) == 1 && args[0] == "all" {
+			switch {
+			case len(args) == 1 && args[0] == "all":
 				every(a.stdout, root)
+				return nil
+			case len(args) == 1 && args[0] == "exit-codes":
+				exitTable(a.stdout)
 				return nil
 			}
 			c, rest, err := root.Find(args)
@@ -127,7 +132,7 @@ func (a *app) showHelp(c *cobra.Command, _ []string) {
 		fmt.Fprintf(w, "\nFlags:\n%s", own.FlagUsages())
 	}
 	if !c.HasParent() {
-		fmt.Fprintf(w, "\nFlags of every command:\n%s\nAll commands: gradegate help all\nOne command:  gradegate COMMAND --help\n", c.PersistentFlags().FlagUsages())
+		fmt.Fprintf(w, "\nFlags of every command:\n%s\nAll commands: gradegate help all\nOne command:  gradegate COMMAND --help\nExit codes:   gradegate help exit-codes\n", c.PersistentFlags().FlagUsages())
 		return
 	}
 	fmt.Fprintln(w, "\nFlags of every command: gradegate --help")

@@ -69,7 +69,7 @@ func (a *app) loadHosts() (hosts, error) {
 		return h, fault.New(fault.Invalid, "hosts_damaged", "%s is no file.", path).WithFix("Remove it and sign in again: gradegate login")
 	}
 	if info.Mode().Perm()&0o077 != 0 {
-		return h, fault.New(fault.Invalid, "hosts_exposed", "%s can be read by others (mode %04o).", path, info.Mode().Perm()).
+		return h, fault.New(fault.Unauthenticated, "hosts_exposed", "%s can be read by others (mode %04o).", path, info.Mode().Perm()).
 			WithFix("chmod 600 %s; and rotate the token: gradegate token rotate NAME", path)
 	}
 	data, err := os.ReadFile(path)

@@ -2,9 +2,9 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -59,7 +59,7 @@ are active again. At a terminal that is asked first (--re-enrol: without).`,
 // confirmReenrolment asks before an invite that takes something away.
 func (a *app) confirmReenrolment(ctx context.Context, client *api.Client, name string, given bool) error {
 	u, err := client.UserByID(ctx, name)
-	if e, ok := errors.AsType[*api.Error](err); ok && e.Status == 404 {
+	if statusOf(err) == http.StatusNotFound {
 		return nil // nobody yet
 	}
 	if err != nil {

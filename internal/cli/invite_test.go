@@ -30,7 +30,7 @@ func TestInvite(t *testing.T) {
 	n := len(f.requests())
 	for _, name := range []string{"Ann Lee", "a..b", "x/y", "local", "-"} {
 		for _, verb := range []string{"invite", "create", "show", "offboard"} {
-			m.run("", "user", verb, "--url", f.url, "--", name).want(t, 1, "", "A user name has 1 to 63 of a-z")
+			m.run("", "user", verb, "--url", f.url, "--", name).want(t, 2, "", "A user name has 1 to 63 of a-z")
 		}
 	}
 	if len(f.requests()) != n {

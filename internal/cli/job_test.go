@@ -249,8 +249,8 @@ func TestHandleIsNoToken(t *testing.T) {
 	m.run("", "token", "list", "--url", f.url).want(t, 5, "", "fix: What you use (from GRADEGATE_TOKEN) is the handle of one job")
 	f.on("GET /v1/whoami", api.Whoami{Kind: "job", Job: "job_1"})
 	m = newMachine(t)
-	m.run(secretOf(token.JobKind), "login", "--token-stdin", "--url", f.url).want(t, 1, "", "handle of the job job_1")
-	m.run("", "login", "--invite", secretOf(token.JobKind), "--url", f.url).want(t, 1, "", "handle of a job, and no invite code")
+	m.run(secretOf(token.JobKind), "login", "--token-stdin", "--url", f.url).want(t, 2, "", "handle of the job job_1")
+	m.run("", "login", "--invite", secretOf(token.JobKind), "--url", f.url).want(t, 2, "", "handle of a job, and no invite code")
 	if _, err := os.Stat(m.hosts()); err == nil {
 		t.Error("it was stored")
 	}
@@ -260,7 +260,7 @@ func TestHandleIsNoToken(t *testing.T) {
 func TestHandleHasItsPlaceFirst(t *testing.T) {
 	t.Parallel()
 	f, m := newFake(t), newMachine(t, "GRADEGATE_TOKEN="+secretOf(token.Personal))
-	m.run("", "submit", "iris", program(m), "--handle-file", "/nowhere/handle", "--url", f.url).want(t, 1, "", "The handle cannot be stored in /nowhere/handle")
+	m.run("", "submit", "iris", program(m), "--handle-file", "/nowhere/handle", "--url", f.url).want(t, 2, "", "The handle cannot be stored in /nowhere/handle")
 	if len(f.requests()) != 0 {
 		t.Error("it was sent")
 	}

@@ -59,12 +59,12 @@ func TestLeakReportOfNothing(t *testing.T) {
 		"one":                   "(1 line read)",
 		secretOf(1)[:66] + "-x": "There is no token of gradegate's in it",
 	} {
-		m.run(text, "leak", "report", "--url", f.url).want(t, 1, "", want)
+		m.run(text, "leak", "report", "--url", f.url).want(t, 2, "", want)
 	}
 	wrong := []byte(secretOf(token.Personal))
 	wrong[66] = map[bool]byte{true: '1', false: '0'}[wrong[66] == '0']
-	m.run(string(wrong), "leak", "report", "--url", f.url).want(t, 1, "", "1 word looks like a token, but with a wrong checksum.")
-	m.run("", "leak", "report", "--file", "/nowhere", "--url", f.url).want(t, 1, "", "/nowhere cannot be read: no such file or directory.\nfix: Name a file that is there with --file; or with --file - its content comes on stdin.\n")
+	m.run(string(wrong), "leak", "report", "--url", f.url).want(t, 2, "", "1 word looks like a token, but with a wrong checksum.")
+	m.run("", "leak", "report", "--file", "/nowhere", "--url", f.url).want(t, 2, "", "/nowhere cannot be read: no such file or directory.\nfix: Name a file that is there with --file; or with --file - its content comes on stdin.\n")
 	if len(f.requests()) != 0 {
 		t.Error("something was sent")
 	}

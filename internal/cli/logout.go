@@ -88,10 +88,11 @@ func howToEnd(secret string) string {
 }
 
 // lodger is the credential that is stored for a server before another takes its
-// place, and whose it is. Nothing that is dead is one.
+// place, and whose it is.
 type lodger struct {
 	secret string
 	user   *api.User // nil: the server does not say
+	over   bool      // it is no good any more
 }
 
 func (a *app) lodger(ctx context.Context, u string) lodger {
@@ -103,10 +104,7 @@ func (a *app) lodger(ctx context.Context, u string) lodger {
 	}
 	client.Retries = 1
 	me, err := client.Whoami(ctx)
-	if dead(err) {
-		return lodger{}
-	}
-	return lodger{secret, me.User}
+	return lodger{secret, me.User, dead(err)}
 }
 
 func (l lodger) String() string {
@@ -122,7 +120,7 @@ func (l lodger) String() string {
 
 // makeRoom asks before somebody's credential loses its place to another's.
 func (a *app) makeRoom(l lodger, yes bool) error {
-	if l.secret == "" || !a.attended {
+	if l.secret == "" || l.over || !a.attended {
 		return nil // what becomes of it is told when it is done
 	}
 	becomes := "stays active, and this machine forgets it"
@@ -138,6 +136,9 @@ func (l lodger) leave(ctx context.Context, a *app, u, taker string) {
 	id := idOfSecret(l.secret)
 	switch {
 	case l.secret == "" || id != "" && id == taker:
+	case l.over && isSession(l.secret): // sessions end all the time
+	case l.over:
+		a.hint("This machine had stored the token %s, which has ended, by the invite or before: the session takes its place.", orDash(id))
 	case isSession(l.secret):
 		if err := endStored(ctx, u, l.secret); err != nil {
 			a.warn("%s which was stored here, could not be ended and lives on for some hours. %s", l, howToEnd(l.secret))

@@ -14,7 +14,7 @@ import (
 )
 
 func (a *app) policyCmd() *cobra.Command {
-	c := &cobra.Command{Use: "policy", Short: "What is demanded of tokens (for administrators)"}
+	c := &cobra.Command{Use: "policy", Short: "What is demanded of tokens (for administrators; auditors look and test)"}
 	c.AddCommand(a.policyList(), a.policyShow(), a.policyTest(), a.policySet())
 	return c
 }

@@ -83,7 +83,7 @@ func TestUserSetChangesWhatIsNamed(t *testing.T) {
 	f, m := newFake(t), newMachine(t, "GRADEGATE_TOKEN="+secretOf(token.Session))
 	u := ann()
 	u.Groups = []string{"interns", "night"}
-	f.on("PATCH /v1/users/ann", u)
+	f.on("PATCH /v1/users/ann", u).on("GET /v1/users/ann", u)
 	for line, want := range map[string]string{
 		"--group interns --group night": `{"groups":["interns","night"]}`,
 		"--group none":                  `{"groups":[]}`,
@@ -109,13 +109,19 @@ func TestPeopleComeAndGo(t *testing.T) {
 	f, m := newFake(t), newMachine(t, "GRADEGATE_TOKEN="+secretOf(token.Session))
 	gone := ann()
 	gone.Status = "deprovisioned"
-	f.on("POST /v1/users", ann()).on("POST /v1/users/ann/offboard", gone)
+	f.on("POST /v1/users", ann()).on("GET /v1/users/ann", ann()).on("POST /v1/users/ann/offboard", gone)
 	m.run("", "user", "create", "ann", "--url", f.url).want(t, 0, "ann", "gradegate user invite ann\n")
 	n := len(f.requests())
 	m.answers("n\n", "user", "offboard", "ann", "--url", f.url).want(t, 1, "", "queued jobs are cancelled, and running ones go on.\nGo on? [y/N] Nothing was done.\n")
 	m.answers("", "user", "offboard", "ann", "--jobs", "cancel", "--url", f.url).want(t, 1, "", "and so are those that run.\nGo on? ")
-	if len(f.requests()) != n {
-		t.Error("it was done all the same")
+	for _, r := range f.requests()[n:] {
+		if !strings.HasPrefix(r.route, "GET ") {
+			t.Error("it was done all the same")
+		}
+	}
+	// A slip in the name is told, and nothing asked or threatened.
+	if got := m.answers("y\n", "user", "offboard", "anm", "--url", f.url); got.code != 3 || strings.Contains(got.errout, "ends every token") {
+		t.Errorf("%d %s", got.code, got.errout)
 	}
 	m.answers("y\n", "user", "offboard", "ann", "--url", f.url).want(t, 0, "off-boarded", "")
 	m.answers("", "user", "offboard", "ann", "--yes", "--url", f.url).want(t, 0, "off-boarded", "")

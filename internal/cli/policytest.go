@@ -100,7 +100,7 @@ func dryRun(w io.Writer, out api.DryRun, notices bool) {
 	}
 	if notices {
 		for _, n := range out.Notices {
-			fmt.Fprintf(w, "\nTo: %s %s\n", clean(n.User), clean(n.Email))
+			fmt.Fprintf(w, "\nTo: %s <%s>\n", clean(n.User), clean(cmp.Or(n.Email, "no address is known")))
 			for line := range strings.Lines(n.Text) {
 				fmt.Fprintln(w, clean(strings.TrimRight(line, "\n")))
 			}

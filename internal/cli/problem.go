@@ -94,6 +94,9 @@ func (a *app) problem(ctx context.Context, err error) (api.Problem, int) {
 		return e.Problem, codeOf(e)
 	}
 	if f, ok := errors.AsType[*fault.Error](err); ok {
+		if found, ok := errors.AsType[amiss](err); ok {
+			return ofFault(f), found.code
+		}
 		if f.Code == waitTimeout {
 			return ofFault(f), exitTimeout
 		}
@@ -103,6 +106,7 @@ func (a *app) problem(ctx context.Context, err error) (api.Problem, int) {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		p.Fix = "Check the path; a relative one begins in the folder you are in."
+		return p, exitUsage
 	case errors.Is(err, fs.ErrPermission):
 		p.Fix = "Look at who may read and write it: ls -ld PATH"
 	}
@@ -185,8 +189,8 @@ func (a *app) tell(p api.Problem) {
 	}
 	if p.RequestID != "" {
 		fmt.Fprintln(a.stderr, "request: "+clean(p.RequestID))
-		if hasMore(p) {
-			fmt.Fprintln(a.stderr, "why: gradegate explain "+clean(p.RequestID))
+		if ask := a.why(p); ask != "" {
+			fmt.Fprintln(a.stderr, "why: "+clean(ask))
 		}
 	}
 	if from := words(p.More["credential"]); from != "" {
@@ -194,11 +198,32 @@ func (a *app) tell(p api.Problem) {
 	}
 }
 
-// hasMore reports whether there is more to be told of a refusal: one that was
-// decided about a token, and not a slip in what was sent.
-func hasMore(p api.Problem) bool {
-	about := p.Status == 401 || p.Status == 403 || p.Status == 429 && !strings.HasPrefix(p.Code, "quota_")
-	return about && strings.HasPrefix(p.RequestID, "req_") && p.Code != "token_missing" && p.Code != "token_unknown"
+// why is the command that tells more of a refusal: of one that was decided about
+// a token, and not of a slip in what was sent. It is "" where nobody could ask,
+// since no token was used.
+func (a *app) why(p api.Problem) string {
+	about := p.Status == 401 || p.Status == 403 || p.Status == 429 && !quotaCode(p.Code)
+	if !about || !strings.HasPrefix(p.RequestID, "req_") || p.Code == "token_missing" || p.Code == "token_unknown" || a.data == "" && a.credential.secret == "" {
+		return ""
+	}
+	ask := "gradegate explain " + p.RequestID
+	for _, f := range []struct{ name, value string }{{"--data", a.data}, {"--url", a.url}, {"--token-file", a.tokenFile}} {
+		if f.value != "" {
+			ask += " " + f.name + " " + quoted(f.value)
+		}
+	}
+	if a.tokenStdin {
+		ask += " --token-stdin"
+	}
+	return ask
+}
+
+// statusOf is the status of a server's refusal; 0 of any other error, and of none.
+func statusOf(err error) int {
+	if e, ok := errors.AsType[*api.Error](err); ok {
+		return e.Status
+	}
+	return 0
 }
 
 // words writes a member of a refusal: a word, or a list of them.
@@ -211,55 +236,6 @@ func words(v any) string {
 	}
 	return strings.Trim(fmt.Sprint(v), "[]")
 }
-
-func codeOfKind(k fault.Kind) int {
-	switch k {
-	case fault.NotFound:
-		return exitNotFound
-	case fault.Unauthenticated:
-		return exitNoToken
-	case fault.Denied:
-		return exitForbidden
-	case fault.Conflict:
-		return exitConflict
-	case fault.Unavailable:
-		return exitUnreachable
-	}
-	return exitFailure
-}
-
-func codeOf(e *api.Error) int {
-	switch e.Status {
-	case 0:
-		if e.Code != "unreachable" {
-			return exitFailure
-		}
-		return exitUnreachable
-	case 401:
-		return exitNoToken
-	case 403:
-		if quotaCode(e.Code) {
-			return exitConflict
-		}
-		return exitForbidden
-	case 404:
-		return exitNotFound
-	case 409, 412, 422:
-		return exitConflict
-	case 429:
-		if quotaCode(e.Code) {
-			return exitConflict
-		}
-		return exitLimited
-	case 502, 503, 504:
-		return exitUnreachable
-	}
-	return exitFailure
-}
-
-// quotaCode reports whether a refusal is about what was used up, which a wait or
-// a grant helps against, and no other right.
-func quotaCode(code string) bool { return code == "quota_exceeded" || code == "budget_exceeded" }
 
 // near is the word that was probably meant, or "": one that begins so, or one
 // that is two letters away at most.

@@ -65,7 +65,7 @@ func TestWaitingIsSaid(t *testing.T) {
 	for line, want := range map[string]string{"leak report": "Waiting for lines on stdin; Ctrl-D ends them.\n", "whoami --token-stdin": "Waiting for the token on stdin"} {
 		var errout strings.Builder
 		a := &app{args: append(strings.Fields(line), "--url", f.url), env: m.env, stdin: strings.NewReader(""), stdout: io.Discard, stderr: &errout, typed: true}
-		if code := a.run(t.Context()); code != 1 || !strings.HasPrefix(errout.String(), want) {
+		if code := a.run(t.Context()); code != 2 || !strings.HasPrefix(errout.String(), want) {
 			t.Errorf("%s: %d %s", line, code, errout.String())
 		}
 	}

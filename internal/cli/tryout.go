@@ -72,13 +72,17 @@ func (a *app) tryOut(ctx context.Context, competition, dir string, m bundle.Mani
 	out.Isolation, out.Seconds = report.Isolation, report.EndedAt.Sub(report.StartedAt).Seconds()
 	predictions, err := executor.OpenOutput(spec, "predictions.csv")
 	if fault.KindOf(err) == fault.NotFound {
-		return nil, fault.New(fault.Invalid, "predictions_missing", "The program ended well, and left no predictions.csv in $GRADEGATE_OUTPUT.").
+		f := fault.New(fault.Invalid, "predictions_missing", "The program ended well, and left no predictions.csv in $GRADEGATE_OUTPUT.").
 			WithFix(`Write id,label rows to "$GRADEGATE_OUTPUT/predictions.csv".`)
+		return nil, amiss{f, exitJobFailed}
 	}
 	if err != nil {
-		return nil, err
+		return nil, amiss{err, exitJobFailed}
 	}
-	return out, errors.Join(out.read(c, dir, predictions.Name()), predictions.Close())
+	if err = errors.Join(out.read(c, dir, predictions.Name()), predictions.Close()); err != nil {
+		err = amiss{err, exitJobFailed}
+	}
+	return out, err
 }
 
 // read checks predictions, and notes what they were compared with.
@@ -141,10 +145,12 @@ func (a *app) runHere(ctx context.Context, spec job.Spec) (job.Report, error) {
 	case ctx.Err() != nil:
 		return r, ctx.Err()
 	case r.Reason != "":
-		return r, fault.New(fault.Invalid, r.Reason, "%s", r.Detail).WithFix("Mend the program; the limits are those of: gradegate competition show NAME")
+		f := fault.New(fault.Invalid, r.Reason, "%s", r.Detail).WithFix("Mend the program; the limits are those of: gradegate competition show NAME")
+		return r, amiss{f, exitJobFailed}
 	case r.ExitCode != 0:
-		return r, fault.New(fault.Invalid, "exit_code", "The program ended with exit code %d, which means that it failed.", r.ExitCode).
+		f := fault.New(fault.Invalid, "exit_code", "The program ended with exit code %d, which means that it failed.", r.ExitCode).
 			WithFix("What it printed stands above; mend it and check it again.")
+		return r, amiss{f, exitJobFailed}
 	}
 	return r, nil
 }

@@ -88,8 +88,8 @@ func TestErrorsAsJSON(t *testing.T) {
 		"tokn -o json":                                  {2, "usage"},
 		"token show --nope --output=json":               {2, "usage"},
 		"token create -o json --until x":                {2, "usage"},
-		"-o json submit iris /nowhere":                  {1, "path_unreadable"},
-		"whoami --token-file /nowhere -ojson":           {1, "file_unreadable"},
+		"-o json submit iris /nowhere":                  {2, "path_unreadable"},
+		"whoami --token-file /nowhere -ojson":           {2, "file_unreadable"},
 		"whoami -o json --url http://127.0.0.1:1 --url": {2, "usage"},
 	} {
 		got := m.run("", append(strings.Fields(line), "--url", f.url)...)
@@ -121,13 +121,14 @@ func TestExitCodes(t *testing.T) {
 		code   string
 		exit   int
 	}{
-		{400, "request_invalid", 1},
+		{400, "request_invalid", 2},
 		{401, "token_expired", 4},
 		{403, "scope_missing", 5},
 		{404, "not_found", 3},
 		{409, "token_limit", 6},
 		{412, "precondition_failed", 6},
-		{413, "bundle_too_large", 1},
+		{413, "bundle_too_large", 2},
+		{415, "content_type", 2},
 		{422, "idempotency_key_reused", 6},
 		{429, "rate_limited", 7},
 		{429, "quota_exceeded", 6},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net/http"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -43,6 +44,11 @@ func (a *app) userCmd() *cobra.Command {
 	create.Flags().StringVar(&role, "role", "", "user (default), auditor or admin")
 	create.Flags().StringVar(&email, "email", "", "where to reach them")
 	offboard := act("offboard", "End everything of a leaver, at once and for ever", "gradegate user offboard ann --jobs cancel", func(ctx context.Context, c *api.Client, name string) (api.User, error) {
+		// A slip in the name is told before anything is asked. Where nothing can be
+		// read, a leaver is cut off all the same.
+		if _, err := c.UserByID(ctx, name); statusOf(err) == http.StatusNotFound {
+			return api.User{}, err
+		}
 		running := "running ones go on"
 		if jobs == "cancel" {
 			running = "so are those that run"
@@ -70,9 +76,11 @@ func (a *app) userSet() *cobra.Command {
 	var spend budgetFlags
 	c := &cobra.Command{
 		Use: "set NAME|ID", Short: "Change a user's role, address, groups or budget", Args: cobra.ExactArgs(1),
-		Long: `Changes a user's role, address, groups or budget; what no flag names stays as it is. Rights and
-policies follow at the next request. "--group none" takes somebody out of all groups,
-and "--gpu-hours 0" a bound away. Of a budget and those of policies the strictest holds.`,
+		Long: `Changes a user's role, address, groups or budget; what no flag names stays as it is. Policies
+follow at the next request, and so does the loss of a role. What a new role allows takes a new
+sign-in, since what somebody holds has the rights that it was made with: gradegate user invite
+NAME --re-enrol. "--group none" takes somebody out of all groups, and "--gpu-hours 0" a bound
+away. Of a budget and those of policies the strictest holds.`,
 		Example: "  gradegate user set ann --group interns --email ann@example.org\n  gradegate user set ann --gpu-hours 8 --concurrent 2\n  gradegate user set ann --group none",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := userName(args[0]); err != nil {
@@ -86,13 +94,6 @@ and "--gpu-hours 0" a bound away. Of a budget and those of policies the strictes
 			if f.Changed("email") {
 				r.Email = &email
 			}
-			if spend.over(nil, f) != nil {
-				now, err := a.userBudget(cmd.Context(), args[0])
-				if err != nil {
-					return err
-				}
-				r.Budget = spend.over(now, f)
-			}
 			if f.Changed("group") {
 				if len(groups) == 1 && groups[0] == "none" {
 					groups = []string{}
@@ -103,10 +104,18 @@ and "--gpu-hours 0" a bound away. Of a budget and those of policies the strictes
 			if err != nil {
 				return err
 			}
+			var before api.User
+			if r.Role != nil || spend.over(nil, f) != nil {
+				if before, err = client.UserByID(cmd.Context(), args[0]); err != nil {
+					return err
+				}
+				r.Budget = spend.over(before.Budget, f)
+			}
 			u, err := client.UpdateUser(cmd.Context(), args[0], r)
 			if err != nil {
 				return err
 			}
+			a.hintRole(before, u)
 			return a.printUser(u)
 		},
 	}
@@ -117,14 +126,21 @@ and "--gpu-hours 0" a bound away. Of a budget and those of policies the strictes
 	return c
 }
 
-// userBudget is what a user is bounded to now; nil: to nothing.
-func (a *app) userBudget(ctx context.Context, name string) (*api.Budget, error) {
-	client, err := a.client()
-	if err != nil {
-		return nil, err
+// hintRole says what a new role is still waiting for: what somebody holds carries
+// the rights that they had when it was made.
+func (a *app) hintRole(before, now api.User) {
+	if before.Role == "" || now.Role == before.Role || now.Role == "user" || now.EnrolledAt == nil || before.Role == "admin" {
+		return
 	}
-	u, err := client.UserByID(ctx, name)
-	return u.Budget, err
+	a.hint("What %s holds was made before, and has no right of an %s. It takes a new sign-in, which ends what they hold now: gradegate user invite %s --re-enrol",
+		clean(now.Name), roleWord(now.Role), clean(now.Name))
+}
+
+func roleWord(role string) string {
+	if role == "admin" {
+		return "administrator"
+	}
+	return role
 }
 
 func (a *app) printUser(u api.User) error {

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"gradegate/internal/fault"
 	"gradegate/internal/principal"
 )
 
@@ -27,20 +28,22 @@ func Notices(hits []Hit, since, until time.Time) []Notice {
 	for _, own := range of {
 		n := Notice{To: own[0].Owner}
 		var b strings.Builder
-		fmt.Fprintf(&b, "Hello %s,\n\na change of what is demanded of tokens is planned. Between %s and %s it would have refused these uses of yours:\n",
+		fmt.Fprintf(&b, "Hello %s,\n\nthe rules for tokens are to be changed. Had the new ones been in force from %s to %s, these of your uses would have been refused:\n",
 			n.To.Name, since.Format(dayForm), until.Format(dayForm))
 		for i, h := range own {
 			n.uses += h.Uses
 			if i >= mostOfHit {
 				continue
 			}
-			fmt.Fprintf(&b, "- %s (%s): %d uses, %d of them submissions, last on %s%s: %s\n",
-				h.Name, h.ID, h.Uses, h.Submits, h.Last.Format(dayForm), from(h.Addrs), demands(h.Rules))
+			fmt.Fprintf(&b, "\n- token %s (%s): %s, the last on %s%s\n", h.Name, h.ID, uses(h), h.Last.Format(dayForm), from(h.Addrs))
+			for _, text := range demands(h.Rules) {
+				fmt.Fprintf(&b, "  %s\n", strings.ReplaceAll(text, "NAME", fault.Word(h.Name)))
+			}
 		}
 		if more := len(own) - mostOfHit; more > 0 {
-			fmt.Fprintf(&b, "- and %d more tokens\n", more)
+			fmt.Fprintf(&b, "\n- and %s\n", number(more, "more token"))
 		}
-		b.WriteString("\nYour jobs are not touched. To see what your tokens are like: gradegate token list\n")
+		b.WriteString("\nNothing has changed yet, and your jobs stay yours whatever becomes of a token. To see your tokens: gradegate token list\n")
 		n.Text = b.String()
 		out = append(out, n)
 	}
@@ -60,25 +63,40 @@ func from(addrs []string) string {
 	return fmt.Sprintf(", from %s and %d more", addrs[0], len(addrs)-1)
 }
 
-// means is what a demand asks of people, and what they do about it.
-var means = map[string]string{
-	"networks":      "they came from outside the allowed networks (use it from inside, or tell us what you need)",
-	"max_lifetime":  "the token would be too old (make another: gradegate token create)",
-	"idle":          "it had not been used for too long (sign in again when you need it)",
-	"service_idle":  "it had not been used for too long (use it more often, or make another when you need it)",
-	"unused":        "it had never been used for too long (make a token when you need it)",
-	"rotation":      "it was due for rotation (gradegate token rotate)",
-	"sessions_only": "tokens that last would not be allowed any more (gradegate login keeps you signed in)",
+func uses(h Hit) string {
+	text := number(h.Uses, "use")
+	if h.Submits > 0 {
+		text += " (" + number(h.Submits, "submission") + ")"
+	}
+	return text
 }
 
-func demands(rules []Rule) string {
-	var out []string
+func number(n int, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return fmt.Sprintf("%d %s", n, what)
+}
+
+// means is what a demand would have held against a use, and what people do about
+// it before it is in force.
+var means = map[string]string{
+	"networks":      "It came from outside the networks that will be allowed. Use the token from inside, or tell us what you need.",
+	"max_lifetime":  "The token would have been too old. Make another in its place: gradegate token create --replace NAME --save",
+	"idle":          "It had not been used for too long before. Use it more often, or sign in when you need it: gradegate login --invite CODE (ask us for the code)",
+	"service_idle":  "It had not been used for too long before. Use it more often, or make one when it is needed.",
+	"unused":        "It had never been used for too long. Make a token when you need it.",
+	"rotation":      "It would have been due for a new secret: gradegate token rotate NAME",
+	"sessions_only": "Only sessions will be allowed. Sign in, and stay so: gradegate login --invite CODE (ask us for the code)",
+}
+
+func demands(rules []Rule) (out []string) {
 	for _, r := range rules {
 		text := means[r.Name]
 		if text == "" {
-			text = "it would have ended before (" + r.Name + ")"
+			text = "It would have ended before (" + strings.ReplaceAll(r.Name, "_", " ") + ")."
 		}
 		out = keep(out, text)
 	}
-	return strings.Join(out, "; ")
+	return out
 }

@@ -170,7 +170,11 @@ func viewTally(out *api.DryRun, t *hindsight.Tally, top int) {
 	for _, o := range origins[:min(top, len(origins))] {
 		out.Addresses = append(out.Addresses, api.DryRunAddress{IP: o.Addr, Uses: o.Uses})
 	}
-	notices := hindsight.Notices(hits, out.Since, out.Until)
+	since := out.Since
+	if out.Begins != nil {
+		since = *out.Begins
+	}
+	notices := hindsight.Notices(hits, since, out.Until)
 	for _, n := range notices[:min(top, len(notices))] {
 		out.Notices = append(out.Notices, api.DryRunNotice{UserID: string(n.To.ID), User: n.To.Name, Email: n.To.Email, Text: n.Text})
 	}

@@ -122,7 +122,7 @@ func table() []route {
 
 		{get, "/v1/policies", "listPolicies", Reading, admins, &policy.PolicyRead, "List the policies", handle((*API).listPolicies)},
 		{get, "/v1/policies/{id}", "getPolicy", Reading, admins, &policy.PolicyRead, "Show the policy of the platform or of a group", handle((*API).getPolicy)},
-		{post, "/v1/policies/{id}/dry-run", "dryRunPolicy", Changing, admins | long, &policy.PolicyManage, "Tell what rules would have refused of what was allowed", handle((*API).dryRunPolicy)},
+		{post, "/v1/policies/{id}/dry-run", "dryRunPolicy", Changing, admins | long, &policy.PolicyRead, "Tell what rules would have refused of what was allowed", handle((*API).dryRunPolicy)},
 		{put, "/v1/policies/{id}", "setPolicy", Changing, changes | admins, &policy.PolicyManage, "Replace a policy, or preview whom that affects", handle((*API).setPolicy)},
 
 		{get, "/v1/blocks", "listBlocks", Reading, admins, &policy.BlockRead, "List the blocks by address, and who fails most", handle((*API).listBlocks)},

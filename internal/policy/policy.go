@@ -210,7 +210,7 @@ func Decide(s *Subject, a Action, r Resource) error {
 		if !own && r.Owner != "" {
 			return hidden()
 		}
-		return missing(a, scope, effective(s))
+		return missing(s, a, scope)
 	}
 	if r.Competition != "" && len(s.Competitions) > 0 && !slices.Contains(s.Competitions, r.Competition) {
 		return fault.New(fault.Denied, "competition_missing", "The token is limited to other competitions.").
@@ -371,10 +371,21 @@ func effective(s *Subject) []string {
 	return slices.DeleteFunc(slices.Clone(s.Scopes), func(scope string) bool { return !roleHas(s.Principal.Role, scope) })
 }
 
-func missing(a Action, scope string, granted []string) error {
-	return fault.New(fault.Denied, "scope_missing", "The token lacks the scope %s.", scope).
-		Lacking([]string{scope}, granted).With("action", a.Name).
-		WithFix("Use a token with that scope: gradegate token create --scope %s", scope)
+func missing(s *Subject, a Action, scope string) error {
+	name := fault.Word(s.Principal.Name)
+	// No token makes one that may do more: what helps is another one, or a sign-in,
+	// which has all that the role has.
+	f := fault.New(fault.Denied, "scope_missing", "The token lacks the scope %s.", scope).
+		Lacking([]string{scope}, effective(s)).With("action", a.Name).
+		WithFix("Use another token of yours that has it (--token-file FILE), or sign in anew: an administrator runs gradegate user invite %s --re-enrol, "+
+			"which ends what you hold, and you gradegate login --invite CODE", name)
+	switch {
+	case !roleHas(s.Principal.Role, scope):
+		return f.WithFix("Ask an administrator: your role does not have it. They give another one with: gradegate user set %s --role ROLE", name)
+	case s.Principal.Kind == principal.Service:
+		return f.WithFix("Ask one of its owners to run: gradegate token create --service %s --name NAME --scope %s", name, scope)
+	}
+	return f
 }
 
 func localName(uid uint32) string { return "local:" + strconv.FormatUint(uint64(uid), 10) }

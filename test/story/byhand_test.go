@@ -220,7 +220,7 @@ func TestTryOut(t *testing.T) {
 	if err := os.WriteFile(bad, []byte("hello\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, errs, exit := w.cli("ann", "submit", "iris", bad, "--check"); exit != 1 || !strings.Contains(errs, "cannot be started") {
+	if _, errs, exit := w.cli("ann", "submit", "iris", bad, "--check"); exit != 2 || !strings.Contains(errs, "cannot be started") {
 		t.Errorf("exit %d %s", exit, errs)
 	}
 	if jobs := w.must("ann", "job", "list", "-o", "name"); jobs != "" {
@@ -250,10 +250,10 @@ func TestBadInput(t *testing.T) {
 		exit int
 		says string
 	}{
-		"missing.csv": {good[:len(good)/2] + "\n", 1, "row"},
-		"extra.csv":   {good + "x,setosa\n", 1, "not in the test file"},
-		"header.csv":  {strings.Replace(good, "id,label", "id,species", 1), 1, "id,label"},
-		"empty.csv":   {"", 1, ""},
+		"missing.csv": {good[:len(good)/2] + "\n", 2, "row"},
+		"extra.csv":   {good + "x,setosa\n", 2, "not in the test file"},
+		"header.csv":  {strings.Replace(good, "id,label", "id,species", 1), 2, "id,label"},
+		"empty.csv":   {"", 2, ""},
 		"bom.csv":     {"\xef\xbb\xbf" + good, 0, ""},
 		"crlf.csv":    {strings.ReplaceAll(good, "\n", "\r\n"), 0, ""},
 	} {
