@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"encoding/json"
@@ -297,37 +298,43 @@ func putEvent(ctx context.Context, q querier, id string, seq, n int64, line []by
 // limit refuses the decision if an owner would have too many personal tokens, or
 // two of one name.
 func (s *step) limit(d *authority.Decision) error {
-	for _, c := range d.Tokens {
-		if c.Old != nil || d.Named == nil && d.MaxPersonal == 0 {
+	for i := range d.Tokens {
+		c := &d.Tokens[i]
+		if c.Old != nil {
 			continue
 		}
-		counted, named := 0, 0
-		err := each(s.ctx, s.tx, openOfKind, tokensTable, func(k stored) error {
-			t := k.row.(*tokenRow).token()
-			if d.Counts == nil || d.Counts(&t) {
-				counted++
+		if d.Named != nil {
+			if n, err := s.inUse(d.Named, openNamed, string(c.New.Owner), c.New.Kind.String(), c.New.Name); err != nil || n > 1 {
+				return cmp.Or(err, error(authority.ErrMoved))
 			}
-			if t.Name == c.New.Name && d.Named != nil && d.Named(&t) {
-				named++
+		}
+		if d.MaxPersonal > 0 && c.New.Kind == token.Personal {
+			if n, err := s.inUse(d.Counts, openOfKind, string(c.New.Owner), c.New.Kind.String()); err != nil || n > d.MaxPersonal {
+				return cmp.Or(err, error(errTokenLimit.With("limit", d.MaxPersonal)))
 			}
-			return nil
-		}, string(c.New.Owner), c.New.Kind.String())
-		switch {
-		case err != nil:
-			return s.db.trouble(err)
-		case named > 1:
-			return authority.ErrMoved
-		case c.New.Kind == token.Personal && d.MaxPersonal > 0 && counted > d.MaxPersonal:
-			return errTokenLimit.With("limit", d.MaxPersonal)
 		}
 	}
 	return nil
 }
 
-// openOfKind are those that might count; what counts is for token.State to say,
-// since no clock is kept in a column. Predecessors in grace do not count: their
-// successor does.
-var openOfKind = tokensTable.selectAll + " WHERE owner = $1 AND kind = $2 AND " + open
+// openOfKind and openNamed find those that might be in use; what is so is for
+// token.State to say, since no clock is kept in a column. Predecessors in grace
+// are not among them: their successor is.
+var (
+	openOfKind = tokensTable.selectAll + " WHERE owner = $1 AND kind = $2 AND " + open
+	openNamed  = openOfKind + " AND name = $3"
+)
+
+// inUse counts the tokens of a query that are, as says whoever decides.
+func (s *step) inUse(says func(*token.Token) bool, query string, args ...any) (n int, err error) {
+	err = each(s.ctx, s.tx, query, tokensTable, func(k stored) error {
+		if t := k.row.(*tokenRow).token(); says == nil || says(&t) {
+			n++
+		}
+		return nil
+	}, args...)
+	return n, s.db.trouble(err)
+}
 
 // tighten applies an image by join: what it takes away is taken away from the
 // row as it stands, and nothing is given back. A row that is gone is skipped.
