@@ -85,8 +85,15 @@ func (t *Table) Apply(c Change) {
 	scratch := room[:0]
 	for i := range c.Tokens {
 		k := &c.Tokens[i]
-		if scratch = t.put(k, scratch); k.Kind == token.Legacy {
-			t.foreign.apply(k)
+		if k.Kind != token.Legacy {
+			scratch = t.put(k, scratch)
+			continue
+		}
+		var old held
+		rehashed := t.find(publicOf(k.ID), &old) && old.Version < k.Version && old.Digest != k.Digest
+		scratch = t.put(k, scratch)
+		if t.foreign.apply(k); rehashed {
+			t.foreign.drop(old.Digest)
 		}
 	}
 	for _, id := range c.Archived {

@@ -19,9 +19,14 @@ type peppered struct {
 
 func (s peppered) Commit(ctx context.Context, d Decision, events ...audit.Event) (int64, error) {
 	for i := range d.Tokens {
-		if c := &d.Tokens[i]; c.Old == nil {
-			c.New.Digest = c.New.Digest.Under(s.peppers)
+		c := &d.Tokens[i]
+		if c.Old != nil {
+			continue
 		}
+		if c.New.Kind == token.Legacy {
+			c.Forms = c.New.Digest.Forms(s.peppers)
+		}
+		c.New.Digest = c.New.Digest.Under(s.peppers)
 	}
 	return s.Store.Commit(ctx, d, events...)
 }

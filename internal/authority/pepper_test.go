@@ -12,9 +12,11 @@ import (
 	"gradegate/internal/clock"
 	"gradegate/internal/fault"
 	"gradegate/internal/keys"
+	"gradegate/internal/maintenance"
 	"gradegate/internal/policy"
 	"gradegate/internal/principal"
 	"gradegate/internal/store"
+	"gradegate/internal/store/storetest"
 	"gradegate/internal/token"
 )
 
@@ -74,6 +76,77 @@ func TestRehash(t *testing.T) {
 	next, err := h.RotateToken(t.Context(), &who, authority.Rotate{Token: "laptop"}, authority.Idem{})
 	if err != nil || kept(next.Token.ID) != 1 || !h.alive(next.Secret) || !h.alive(made.Secret) {
 		t.Error("a successor, and not under the pepper", err)
+	}
+}
+
+// R7.3, B21: an imported token that was revoked and is in the archive does not come
+// back when its list is imported again, whatever pepper it was kept under then.
+func TestImportedOnce(t *testing.T) {
+	dir, f := t.TempDir(), clock.NewFake(time.Date(2026, 11, 24, 9, 0, 0, 0, time.UTC))
+	peppers := map[uint8][keys.Size]byte{}
+	var h house
+	open := func() {
+		p := keys.PeppersOf(peppers)
+		ring := keys.New([keys.Size]byte{1})
+		ring.Use(p)
+		table := authn.New(f.Now, 0, policy.Rules{MaxPersonal: 10})
+		table.Use(p)
+		s, err := store.OpenTokens(t.Context(), store.TokensConfig{Dir: dir, Keys: ring, Clock: clock.New(f.Now, time.Time{}), Follow: table.Apply, Memory: table})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = s.Close() })
+		h = house{authority.New(s, table, ring, f.Now), table, s}
+	}
+	local := &policy.Subject{Local: true}
+	used, unused := authority.Import{User: "ann", Digest: digestOf(oldSecret), Name: "used"}, authority.Import{User: "ann", Digest: digestOf("another-old-secret"), Name: "unused"}
+	imports := func(want string, list ...authority.Import) (out []authority.Imported) {
+		t.Helper()
+		out, err := h.ImportTokens(t.Context(), local, list, authority.ImportOptions{CreateUsers: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, x := range out {
+			if x.Outcome != want || want == "refused" && fault.CodeOf(x.Refusal) != "secret_ended" {
+				t.Errorf("%s, want %s: %v", x.Outcome, want, x.Refusal)
+			}
+		}
+		return out
+	}
+	open()
+	made := imports("imported", used, unused)
+	_ = h.store.Close()
+	peppers[1] = [keys.Size]byte{7} // one is used under it, and kept so
+	open()
+	p, err := h.table.Read(oldSecret)
+	if err == nil {
+		_, _, err = h.table.Authenticate(p, netip.MustParseAddr("192.0.2.1"))
+	}
+	if err == nil {
+		err = h.Rehash(t.Context(), h.table.TakeOutworn()[0], "req_1")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, x := range made {
+		if _, err := h.Revoke(t.Context(), local, string(x.Token.ID), "", token.Keep); err != nil {
+			t.Fatal(err)
+		}
+		k, err := h.store.Token(t.Context(), x.Token.ID)
+		if err == nil {
+			err = h.store.Archive(t.Context(), []maintenance.Move{storetest.ArchiveMove(k)}, storetest.Event(audit.TokenArchive, "x"))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	imports("refused", used, unused)
+	_ = h.store.Close()
+	peppers[2] = [keys.Size]byte{8}
+	open()
+	imports("refused", used, unused)
+	if _, err := h.table.Read(oldSecret); err == nil {
+		t.Error("the old secret is known")
 	}
 }
 

@@ -90,6 +90,9 @@ type PrincipalChange struct {
 type TokenChange struct {
 	Old *token.Token
 	New token.Token
+	// Forms are all that the secret of an imported token may have been kept as
+	// before: with one of them in the archive it has ended for good.
+	Forms []token.Digest
 }
 
 // LevelChange inserts New if Old is nil; otherwise it replaces Old, if its

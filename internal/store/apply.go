@@ -176,6 +176,11 @@ func (s *step) decision(d *authority.Decision) error {
 		if c.Old != nil {
 			old = c.Old.Version
 		}
+		for _, d := range c.Forms {
+			if err := s.unused("", d.Bytes()); err != nil {
+				return err
+			}
+		}
 		if err := s.put(tokenToRow(c.New), c.Old != nil, old); err != nil {
 			return err
 		}
@@ -206,7 +211,7 @@ func (s *step) put(r row, replaces bool, version int64) error {
 
 func (s *step) insert(r row) error {
 	if k, ok := r.(*tokenRow); ok {
-		if err := s.unused(k); err != nil {
+		if err := s.unused(k.ID, k.Digest); err != nil {
 			return err
 		}
 	}

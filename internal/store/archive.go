@@ -108,16 +108,18 @@ func (s *step) archive(m *maintenance.Move) error {
 
 // unused refuses a token whose id or digest is in the archive: neither is ever
 // given out again. All who write hold the head, so that nobody comes between.
-func (s *step) unused(r *tokenRow) error {
-	var id string
-	err := s.tx.QueryRowContext(s.ctx, "SELECT id FROM archive WHERE id = $1 OR digest = $2", r.ID, r.Digest).Scan(&id)
+func (s *step) unused(id string, digest []byte) error {
+	var there string
+	err := s.tx.QueryRowContext(s.ctx, "SELECT id FROM archive WHERE id = $1 OR digest = $2", id, digest).Scan(&there)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
 		return nil
 	case err != nil:
 		return s.db.trouble(err)
+	case there == id:
+		return errIDTaken
 	}
-	return errIDTaken
+	return errSecretEnded.With("token", there)
 }
 
 // Kin implements maintenance.Store.

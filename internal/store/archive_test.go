@@ -26,7 +26,7 @@ func (r *rig) gone(k token.Token) {
 	r.want(k.ID, "absent")
 	again := k
 	again.ID, again.Version, again.Family = "tok_again", 1, ""
-	storetest.WantCode(r.t, r.commit(storetest.Add(nil, again), audit.TokenIssue), fault.Conflict, "id_taken")
+	storetest.WantCode(r.t, r.commit(storetest.Add(nil, again), audit.TokenIssue), fault.Conflict, "secret_ended")
 	again = k
 	again.Digest, again.Family = token.Digest{Sum: [32]byte{7}}, ""
 	storetest.WantCode(r.t, r.commit(storetest.Add(nil, again), audit.TokenIssue), fault.Conflict, "id_taken")

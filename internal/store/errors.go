@@ -36,6 +36,8 @@ var (
 		WithFix("gradegate sweep")
 	errHoldsGone = fault.New(fault.Unavailable, "holds_gone", "Legal holds are gone from the database, which nothing of ours deletes: nothing is archived or dropped.").
 			WithFix("Operator: restart the server, which proves the database and makes it again from the ledger; then gradegate hold list --all")
+	errSecretEnded = fault.New(fault.Conflict, "secret_ended", "The token of this secret ended long ago and is in the archive: it does not come back.").
+			WithFix("Leave it out: its owner makes a new token (gradegate token create), whose secret is new as well.")
 	errIDTaken = fault.New(fault.Conflict, "id_taken", "This id exists already.").WithFix("Repeat the request.")
 )
 

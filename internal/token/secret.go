@@ -46,6 +46,19 @@ func (d Digest) Under(p *keys.Peppers) Digest {
 	return d
 }
 
+// Forms are all that a bare digest may be kept as: bare, or under one of the
+// peppers that are there.
+func (d Digest) Forms(p *keys.Peppers) (all []Digest) {
+	for version := range 256 {
+		f := Digest{Pepper: uint8(version)} //nolint:gosec // one of 256
+		var ok bool
+		if f.Sum, ok = p.Sum(f.Pepper, d.Sum); ok {
+			all = append(all, f)
+		}
+	}
+	return all
+}
+
 // Is reports in constant time whether this is what is kept of the secret whose
 // bare digest was presented. Without its pepper nothing is.
 func (d Digest) Is(presented Digest, p *keys.Peppers) bool {

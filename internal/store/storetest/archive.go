@@ -67,7 +67,12 @@ func archive(t *testing.T, open TokensPlace) {
 		again = a
 		again.ID = "tok_another"
 		_, err = s.Commit(t.Context(), Add(nil, again), Event(audit.TokenIssue, "x"))
-		WantCode(t, err, fault.Conflict, "id_taken")
+		WantCode(t, err, fault.Conflict, "secret_ended")
+		d := Add(nil, again)
+		d.Tokens[0].New.Digest = token.Digest{Sum: [32]byte{8}} // it was kept otherwise then
+		d.Tokens[0].Forms = []token.Digest{d.Tokens[0].New.Digest, a.Digest}
+		_, err = s.Commit(t.Context(), d, Event(audit.TokenIssue, "x"))
+		WantCode(t, err, fault.Conflict, "secret_ended")
 		ended, _ := a.Revoke(token.Leaked, token.CancelAll, T0)
 		_, err = s.Commit(t.Context(), Change(a, ended), Event(audit.TokenRevoke, "x"))
 		WantCode(t, err, fault.Conflict, "version_moved")
