@@ -43,14 +43,15 @@ type call struct {
 	presented token.Secret // kept only where an answer may be asked for again
 	shown     token.Presented
 
-	tried   bool         // a credential was sent
-	proven  bool         // the subject is known
-	begun   bool         // the allow line is on disk already
-	mute    bool         // the trail does not answer: it is not asked again
-	refused *fault.Error // why the answer is a refusal
-	wrote   bool
-	dropped bool // what the handler writes goes nowhere
-	upload  *patient
+	tried     bool         // a credential was sent
+	proven    bool         // the subject is known
+	begun     bool         // the allow line is on disk already
+	exchanges bool         // its form asks for a child of the token that it shows
+	mute      bool         // the trail does not answer: it is not asked again
+	refused   *fault.Error // why the answer is a refusal
+	wrote     bool
+	dropped   bool // what the handler writes goes nowhere
+	upload    *patient
 }
 
 type callKey struct{}

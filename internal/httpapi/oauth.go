@@ -5,7 +5,6 @@ import (
 	"io"
 	"mime"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"strconv"
 	"strings"
@@ -84,9 +83,9 @@ func (c *call) oauthAnswer(out any) error {
 // of ours tells beside it.
 func (c *call) oauthFail(err error) {
 	p := c.refuse(err)
-	status, word := oauthError(c.route, p.fault)
+	status, word := c.oauthError(p.fault)
 	c.Header().Set("Content-Type", "application/json")
-	if status != http.StatusUnauthorized {
+	if c.route.has(inForm) {
 		c.Header().Del("WWW-Authenticate") // the form's token was refused, and not a client's
 	}
 	c.WriteHeader(status)
@@ -105,18 +104,23 @@ func ascii(s string) string {
 	}, s)
 }
 
-func oauthError(r *route, f *fault.Error) (status int, word string) {
+func (c *call) oauthError(f *fault.Error) (status int, word string) {
+	atToken, about := c.route.id == "oauthToken", f.Kind == fault.Unauthenticated || f.Kind == fault.Denied
 	switch {
-	case r.id == "oauthToken" && (f.Kind == fault.Unauthenticated || f.Code == "ip_denied"):
-		return http.StatusBadRequest, "invalid_grant"
 	case f.Code == "grant_unknown":
 		return http.StatusBadRequest, "unsupported_grant_type"
 	case f.Code == "target_unknown":
 		return http.StatusBadRequest, "invalid_target"
 	case f.Code == "scope_unknown" || f.Code == "scope_widened":
 		return http.StatusBadRequest, "invalid_scope"
-	case f.Code == "subject_token_missing":
+	case f.Code == "scope_missing": // of who asks about a token (RFC 6750, section 3.1)
+		return http.StatusForbidden, "insufficient_scope"
+	case c.exchanges && about: // whatever is wrong with the token that is shown (RFC 8693, section 2.2.2)
 		return http.StatusBadRequest, "invalid_request"
+	case atToken && f.Kind == fault.Unauthenticated:
+		return http.StatusBadRequest, "invalid_grant"
+	case atToken && f.Kind == fault.Denied:
+		return http.StatusBadRequest, "unauthorized_client"
 	}
 	switch f.Kind {
 	case fault.Unauthenticated:
@@ -152,13 +156,19 @@ func (a *API) oauthToken(c *call, form url.Values) (any, error) {
 	case grantRefresh:
 		return a.refresh(c, form)
 	case grantExchange:
+		c.exchanges = true
 		return a.exchange(c, form)
+	case "":
+		return nil, fault.New(fault.Invalid, "grant_missing", "The form does not say what is asked for.").WithFix("Send grant_type=%s or grant_type=%s", grantRefresh, grantExchange)
 	}
 	return nil, fault.New(fault.Invalid, "grant_unknown", "That grant is not offered here.").WithFix("Use grant_type=%s or grant_type=%s", grantRefresh, grantExchange)
 }
 
 // refresh gives the next session of a sign-in (RFC 6749, section 6).
 func (a *API) refresh(c *call, form url.Values) (any, error) {
+	if form.Get("refresh_token") == "" {
+		return nil, fault.New(fault.Invalid, "refresh_token_missing", "The refresh token is missing.").WithFix("Send it as refresh_token.")
+	}
 	secret, err := token.ReadSecret(strings.TrimSpace(form.Get("refresh_token")))
 	if err != nil {
 		c.tried = true
@@ -200,8 +210,8 @@ func (a *API) exchange(c *call, form url.Values) (any, error) {
 			return nil, fault.New(fault.Invalid, "target_unknown", "Tokens are made for this service only.").WithFix("Leave resource and audience out.")
 		}
 	}
-	if form.Get("actor_token") != "" {
-		return nil, fault.New(fault.Invalid, "actor_unknown", "Nobody acts for somebody else here.").WithFix("Leave actor_token out.")
+	if form.Get("actor_token") != "" || form.Get("actor_token_type") != "" {
+		return nil, fault.New(fault.Invalid, "actor_unknown", "Nobody acts for somebody else here.").WithFix("Leave actor_token and actor_token_type out.")
 	}
 	x := authority.Exchange{Scopes: strings.Fields(form.Get("scope")), Name: form.Get("name")}
 	if text := form.Get("expires_in"); text != "" {
@@ -261,14 +271,23 @@ func (a *API) oauthIntrospect(c *call, form url.Values) (any, error) {
 	if text == "" {
 		return nil, fault.New(fault.Invalid, "token_missing_in_form", "The token is missing.").WithFix("Send it as token.")
 	}
+	// Where the token is used from is for the caller to say. Without it, one that is
+	// for some networks only is not known to be good.
+	addr := plain(form.Get("ip"))
+	if form.Get("ip") != "" && !addr.IsValid() {
+		return nil, errIP
+	}
 	own := false
 	if p, err := a.Table.Read(text); err == nil {
 		own = p.Public.ID() == c.subject.Token
 	}
+	if own && !addr.IsValid() {
+		addr = c.addr
+	}
 	if err := policy.Decide(&c.subject, policy.TokenVerify, policy.Resource{}); err != nil && !own {
 		return nil, err
 	}
-	holder, err := a.decide(c.ctx, &c.subject, text, netip.Addr{}, anyUse.action, policy.Resource{})
+	holder, err := a.decide(c.ctx, &c.subject, text, addr, anyUse.action, policy.Resource{})
 	if f := fault.Of(err); err != nil && (f.Kind == fault.Unavailable || f.Kind == fault.Internal) {
 		return nil, err
 	}
@@ -295,7 +314,19 @@ func (a *API) issuer(c *call) string {
 	return c.base
 }
 
-func (a *API) oauthServer(c *call, _ *http.Request) error {
+// elsewhere refuses the name of a document that is not this service's: behind
+// the well-known part stands the path of its own address, which mostly has none
+// (RFC 8414, section 3.1, and RFC 9728, section 3.1).
+func (a *API) elsewhere(c *call, r *http.Request) bool {
+	u, err := url.Parse(a.issuer(c))
+	path := strings.TrimSuffix(r.PathValue("path"), "/")
+	return path != "" && (err != nil || "/"+path != u.Path)
+}
+
+func (a *API) oauthServer(c *call, r *http.Request) error {
+	if a.elsewhere(c, r) {
+		return errNoRoute
+	}
 	base := a.issuer(c)
 	return c.json(http.StatusOK, map[string]any{
 		"issuer": base, "token_endpoint": base + "/oauth2/token", "revocation_endpoint": base + "/oauth2/revoke",
@@ -307,7 +338,10 @@ func (a *API) oauthServer(c *call, _ *http.Request) error {
 	})
 }
 
-func (a *API) oauthResource(c *call, _ *http.Request) error {
+func (a *API) oauthResource(c *call, r *http.Request) error {
+	if a.elsewhere(c, r) {
+		return errNoRoute
+	}
 	base := a.issuer(c)
 	return c.json(http.StatusOK, map[string]any{
 		"resource": base, "authorization_servers": []string{base}, "scopes_supported": policy.Scopes,
@@ -335,5 +369,5 @@ func revokeForm(a *API, op *huma.Operation) {
 }
 
 func introspectForm(a *API, op *huma.Operation) {
-	a.formOf(op, []string{"token"}, "token", "token_type_hint")
+	a.formOf(op, []string{"token"}, "token", "token_type_hint", "ip")
 }

@@ -59,7 +59,7 @@ func TestExchange(t *testing.T) {
 	for range 2 {
 		deep = secretOf(t, w.exchange(t, deep), "access_token")
 	}
-	if a := w.exchange(t, deep); a.status != 403 || a.json["code"] != "exchange_too_deep" {
+	if a := w.exchange(t, deep); a.status != 400 || a.json["error"] != "invalid_request" || a.json["code"] != "exchange_too_deep" {
 		t.Errorf("%d %s", a.status, a.body)
 	}
 	// What the parent loses.
@@ -102,7 +102,7 @@ func TestExchange(t *testing.T) {
 		{[]string{"grant_type", "password"}, "invalid_request"}, // twice
 		{[]string{"expires_in", "90000"}, "invalid_request"}, {[]string{"expires_in", "soon"}, "invalid_request"}, {[]string{"scope", "fly"}, "invalid_scope"},
 		{[]string{"audience", "https://else.example"}, "invalid_target"}, {[]string{"requested_token_type", "urn:x"}, "invalid_request"},
-		{[]string{"actor_token", "x"}, "invalid_request"},
+		{[]string{"actor_token", "x"}, "invalid_request"}, {[]string{"actor_token_type", typeAccess}, "invalid_request"},
 	} {
 		if a := w.exchange(t, w.ann, c.more...); a.status != 400 || a.json["error"] != c.want || a.json["error_description"] == "" {
 			t.Errorf("%v: %d %s", c.more, a.status, a.body)
@@ -111,8 +111,18 @@ func TestExchange(t *testing.T) {
 	if a := w.form(t, "/oauth2/token", token.Secret{}, "grant_type", "client_credentials"); a.status != 400 || a.json["error"] != "unsupported_grant_type" {
 		t.Errorf("%d %s", a.status, a.body)
 	}
-	for _, s := range []token.Secret{token.NewSecret(token.Personal), parent, short} {
-		if a := w.exchange(t, s); a.status != 400 || a.json["error"] != "invalid_grant" || strings.Contains(a.body, s.Reveal()) {
+	for form, want := range map[string]string{
+		"": "invalid_request", "grant_type=": "invalid_request", "grant_type=refresh_token": "invalid_request",
+		"grant_type=refresh_token&refresh_token=x": "invalid_grant", "grant_type=a&grant_type=a": "invalid_request",
+	} { // RFC 6749, section 5.2: what is missing is no invalid grant
+		members := strings.FieldsFunc(form, func(r rune) bool { return r == '=' || r == '&' })
+		if a := w.form(t, "/oauth2/token", token.Secret{}, members...); a.status != 400 || a.json["error"] != want || a.header.Get("WWW-Authenticate") != "" {
+			t.Errorf("%q: %d %s", form, a.status, a.body)
+		}
+	}
+	outside := w.give("ann", func(k *token.Token) { k.CIDRs, _ = networks([]string{"192.0.2.0/24"}) }, "jobs:read")
+	for _, s := range []token.Secret{token.NewSecret(token.Personal), parent, short, outside} { // RFC 8693, section 2.2.2
+		if a := w.exchange(t, s); a.status != 400 || a.json["error"] != "invalid_request" || strings.Contains(a.body, s.Reveal()) {
 			t.Errorf("%d %s", a.status, a.body)
 		}
 	}
@@ -175,11 +185,24 @@ func TestIntrospect(t *testing.T) {
 	if a := w.form(t, "/oauth2/introspect", token.Secret{}, "token", good.Reveal()); a.status != 401 || a.header.Get("WWW-Authenticate") == "" {
 		t.Errorf("nobody asks: %d %s", a.status, a.body)
 	}
-	if a := w.form(t, "/oauth2/introspect", w.bob, "token", good.Reveal()); a.status != 403 {
+	if a := w.form(t, "/oauth2/introspect", w.bob, "token", good.Reveal()); a.status != 403 || a.json["error"] != "insufficient_scope" || !strings.Contains(a.header.Get("WWW-Authenticate"), `scope="tokens:verify"`) {
 		t.Errorf("somebody asks about another's: %d %s", a.status, a.body)
 	}
 	if a := w.form(t, "/oauth2/introspect", good, "token", good.Reveal()); a.json["active"] != true {
 		t.Errorf("a token asks about itself: %d %s", a.status, a.body)
+	}
+	// One that is for some networks only is good where it is used from there.
+	near := w.give("ann", func(k *token.Token) { k.CIDRs, _ = networks([]string{"127.0.0.0/8", "2001:db8::/32"}) }, "jobs:read")
+	for ip, active := range map[string]bool{"127.9.9.9": true, "::ffff:127.0.0.1": true, "2001:db8::1%eth0": true, "192.0.2.1": false, "": false} {
+		if a := w.form(t, "/oauth2/introspect", w.root, "token", near.Reveal(), "ip", ip); a.status != 200 || a.json["active"] != active {
+			t.Errorf("used from %q: %d %s", ip, a.status, a.body)
+		}
+	}
+	if a := w.form(t, "/oauth2/introspect", near, "token", near.Reveal()); a.json["active"] != true {
+		t.Errorf("asked about itself from there: %d %s", a.status, a.body)
+	}
+	if a := w.form(t, "/oauth2/introspect", w.root, "token", near.Reveal(), "ip", "127.0.0.1:80"); a.status != 400 || a.json["error"] != "invalid_request" {
+		t.Errorf("no address: %d %s", a.status, a.body)
 	}
 	if a := w.ask(t, get, "/oauth2/introspect", w.root, ""); a.status != 405 {
 		t.Errorf("GET: %d", a.status)
@@ -203,5 +226,20 @@ func TestOAuthMetadata(t *testing.T) {
 	w = build(t, func(d *Deps) { d.PublicURL = "https://grade.example.org/" })
 	if a := w.ask(t, get, "/.well-known/oauth-protected-resource", token.Secret{}, ""); a.json["resource"] != "https://grade.example.org" {
 		t.Errorf("%d %s", a.status, a.body)
+	}
+	// An address with a path has it behind the well-known part.
+	w = build(t, func(d *Deps) { d.PublicURL = "https://example.org/ml/grade/" })
+	const there = "/.well-known/oauth-protected-resource/ml/grade"
+	if a := w.ask(t, get, "/v1/whoami", token.Secret{}, ""); !strings.HasSuffix(a.header.Get("WWW-Authenticate"), `resource_metadata="https://example.org`+there+`"`) {
+		t.Errorf("%v", a.header)
+	}
+	for path, status := range map[string]int{
+		there: 200, there + "/": 200, "/.well-known/oauth-authorization-server/ml/grade": 200, "/.well-known/oauth-authorization-server": 200,
+		"/.well-known/oauth-authorization-server/ml": 404, there + "/x": 404,
+	} {
+		a := w.ask(t, get, path, token.Secret{}, "")
+		if a.status != status || status == 200 && a.json["issuer"] != "https://example.org/ml/grade" && a.json["resource"] != "https://example.org/ml/grade" {
+			t.Errorf("%s: %d %s", path, a.status, a.body)
+		}
 	}
 }

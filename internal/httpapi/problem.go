@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"net/url"
 	"reflect"
 	"regexp"
 	"strconv"
@@ -125,6 +126,8 @@ func setHeaders(h http.Header, f *fault.Error, tried bool, issuer string) {
 		if scopes, ok := f.More["required"].([]string); ok {
 			h.Set("WWW-Authenticate", realm+`, error="insufficient_scope", scope="`+strings.Join(scopes, " ")+`"`+metadata(issuer))
 		}
+	case f.Code == errTwice.Code || f.Code == errTokenInURL.Code:
+		h.Set("WWW-Authenticate", realm+`, error="invalid_request"`+metadata(issuer))
 	case f.Code == "method_not_allowed":
 		allowed, _ := f.More["allow"].([]string)
 		h.Set("Allow", strings.Join(allowed, ", "))
@@ -133,9 +136,10 @@ func setHeaders(h http.Header, f *fault.Error, tried bool, issuer string) {
 
 const realm = `Bearer realm="gradegate"`
 
-// challenge is that of RFC 6750: no error when no credential was sent.
+// challenge is that of RFC 6750: no error when no credential was sent, or one of
+// another kind.
 func challenge(f *fault.Error, tried bool) string {
-	if !tried {
+	if !tried || f.Code == errScheme.Code {
 		return realm
 	}
 	description := strings.Map(func(r rune) rune {
@@ -152,7 +156,12 @@ func metadata(issuer string) string {
 	if issuer == "" {
 		return ""
 	}
-	return `, resource_metadata="` + issuer + `/.well-known/oauth-protected-resource"`
+	host, path := issuer, ""
+	if u, err := url.Parse(issuer); err == nil {
+		path = u.EscapedPath()
+		host = strings.TrimSuffix(issuer, path)
+	}
+	return `, resource_metadata="` + host + `/.well-known/oauth-protected-resource` + path + `"`
 }
 
 // tameHuma sets what Huma keeps in package variables. Its own refusals repeat

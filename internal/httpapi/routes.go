@@ -150,7 +150,9 @@ func table() []route {
 		{post, "/oauth2/revoke", "oauthRevoke", Changing, inForm | changes | tightens, nil, "Revoke the token that is presented (RFC 7009)", oauth((*API).oauthRevoke, revokeForm)},
 		{post, "/oauth2/introspect", "oauthIntrospect", Verifying, 0, nil, "Tell whether a token is active (RFC 7662)", oauth((*API).oauthIntrospect, introspectForm)},
 		{get, "/.well-known/oauth-authorization-server", "oauthServer", Reading, open | unwritten, nil, "Describe the endpoints (RFC 8414)", stream((*API).oauthServer, documentAnswer)},
+		{get, "/.well-known/oauth-authorization-server/{path...}", "oauthServerAt", Reading, open | unwritten, nil, "Describe the endpoints of a service whose address has a path (RFC 8414)", stream((*API).oauthServer, documentAnswer)},
 		{get, "/.well-known/oauth-protected-resource", "oauthResource", Reading, open | unwritten, nil, "Describe the API as a resource (RFC 9728)", stream((*API).oauthResource, documentAnswer)},
+		{get, "/.well-known/oauth-protected-resource/{path...}", "oauthResourceAt", Reading, open | unwritten, nil, "Describe the API of a service whose address has a path (RFC 9728)", stream((*API).oauthResource, documentAnswer)},
 
 		{get, "/v1/explain", "explainRefusals", Reading, ended, nil, "Tell why the last requests with this token were refused", handle((*API).explainRefusals)},
 		{get, "/v1/explain/{id}", "explainRequest", Reading, ended, nil, "Tell why a request was decided as it was", handle((*API).explain)},

@@ -17,6 +17,8 @@ import (
 	"gradegate/internal/principal"
 )
 
+var errIP = fault.New(fault.Invalid, "ip_invalid", "That is no address.").WithFix("Send it as 192.0.2.7, without a port.")
+
 type verifyIn struct{ Body api.Verify }
 
 // verify decides about a token that somebody presented to the caller. The
@@ -25,7 +27,7 @@ func (a *API) verify(ctx context.Context, s *policy.Subject, in *verifyIn) (api.
 	b := in.Body
 	addr := plain(b.IP)
 	if b.IP != "" && !addr.IsValid() {
-		return api.Decision{}, fault.New(fault.Invalid, "ip_invalid", "That is no address.").WithFix("Send it as 192.0.2.7, without a port.")
+		return api.Decision{}, errIP
 	}
 	action, err := actionNamed(b.Action)
 	if err != nil {

@@ -51,13 +51,17 @@ func TestCredentials(t *testing.T) {
 		if a.status != c.status || a.code() != c.code || !strings.Contains(a.body, c.says) {
 			t.Errorf("%.20s: %d %s", c.header, a.status, a.body)
 		}
-		if c.status == 401 && !strings.HasPrefix(a.header.Get("WWW-Authenticate"), `Bearer realm="gradegate", error="invalid_token", error_description="`) {
+		want := `Bearer realm="gradegate", error="invalid_token", error_description="`
+		if c.code == "scheme_unknown" { // as without a credential (RFC 6750, section 3.1)
+			want = `Bearer realm="gradegate", resource_metadata="`
+		}
+		if c.status == 401 && !strings.HasPrefix(a.header.Get("WWW-Authenticate"), want) {
 			t.Errorf("%.20s: %q", c.header, a.header.Get("WWW-Authenticate"))
 		}
 	}
 	r, _ := http.NewRequestWithContext(t.Context(), get, w.public.URL+"/v1/whoami", nil)
 	r.Header["Authorization"] = []string{"Bearer " + ann, "Bearer " + ann}
-	if a := send(t, r); a.status != 400 || a.code() != "credential_twice" {
+	if a := send(t, r); a.status != 400 || a.code() != "credential_twice" || !strings.Contains(a.header.Get("WWW-Authenticate"), `error="invalid_request"`) {
 		t.Errorf("two credentials: %d %s", a.status, a.body)
 	}
 }
