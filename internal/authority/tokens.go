@@ -11,6 +11,7 @@ import (
 
 	"gradegate/internal/audit"
 	"gradegate/internal/budget"
+	"gradegate/internal/config"
 	"gradegate/internal/fault"
 	"gradegate/internal/policy"
 	"gradegate/internal/principal"
@@ -255,9 +256,8 @@ func withLifetime(t token.Token, c Create, rules policy.Demands, now time.Time) 
 		return t, nil
 	}
 	if most := rules.MaxLifetime; asked < token.MinLifetime || asked > most.Value {
-		days := int(most.Value.Hours() / 24)
-		return t, fault.New(fault.Invalid, "lifetime_out_of_range", "A token lives between 15 minutes and %d days, says the policy of %s.", days, most.Level).
-			With("policy", most.Level).WithFix("Use for example --expires %dd", min(90, days))
+		return t, fault.New(fault.Invalid, "lifetime_out_of_range", "A token lives between 15 minutes and %s, says the policy of %s.", config.FormatDuration(most.Value), most.Level).
+			With("policy", most.Level).WithFix("Use for example --expires %s", config.FormatDuration(min(token.DefaultLifetime, most.Value)))
 	}
 	t.Lifetime = asked
 	return t, nil

@@ -136,6 +136,17 @@ func TestRenew(t *testing.T) {
 	}
 }
 
+// R1.3: what may be asked for is said in the words in which it is asked for, also
+// where a policy allows less than a day.
+func TestShortLifetimes(t *testing.T) {
+	w := build(t)
+	w.ask(t, put, "/v1/policies/platform", w.root, `{"rules":{"max_lifetime":"12h"},"effective_at":"`+t0.Format(time.RFC3339)+`"}`)
+	a := w.ask(t, post, "/v1/tokens", w.ann, `{"name":"x","expires_in":"13h","replace":"laptop"}`)
+	if a.status != 400 || a.code() != "lifetime_out_of_range" || !strings.Contains(a.body, "between 15 minutes and 12h, says the policy of platform") || !strings.Contains(a.body, "--expires 12h") {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+}
+
 // R2.1: an ended predecessor that asks for another successor ends its family;
 // one that asks again for a lost answer gets it, whatever that answer ended.
 func TestReuseAndReplay(t *testing.T) {
