@@ -82,7 +82,7 @@ func (t *Table) Authenticate(p token.Presented, addr netip.Addr) (policy.Subject
 		if owner.Quarantines(now) {
 			s.Ownerless = owner.owned.Since
 		}
-	case record.Parent == "" && record.ReadsAfter(state, end, now):
+	case record.Parent == "" && record.ReadsAfter(&owner.Holder, state, end, now):
 		// What such a use is not: a renewal.
 		s.Mode, s.Ended, ref.noted = policy.ModeExpiredRead, end.At, false
 		end.At = end.At.Add(token.ReadAfter)

@@ -2,6 +2,7 @@ package authority
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"gradegate/internal/audit"
@@ -76,25 +77,41 @@ func (a *Authority) already(t token.Token) {
 	a.table.Drain(t.Owner)
 }
 
-// endSignIn adds the other tokens of the sign-in that a session or refresh token
-// belongs to: none of them outlives the other.
-func (a *Authority) endSignIn(ctx context.Context, d *Decision, t token.Token, reason token.Reason) error {
+// signInOf are the other tokens of the sign-in that a session or refresh token
+// belongs to: what ends or stops one of them ends or stops them all, since each
+// can make the next.
+func (a *Authority) signInOf(ctx context.Context, t token.Token) ([]token.Token, error) {
 	if t.Kind != token.Session && t.Kind != token.Refresh || t.Parent != "" {
-		return nil
+		return nil, nil
 	}
 	family, err := a.store.TokensOf(ctx, t.Owner, Among{Family: t.Family})
-	if err != nil {
-		return err
-	}
-	for _, k := range family {
-		if k.ID == t.ID {
-			continue
-		}
+	return slices.DeleteFunc(family, func(k token.Token) bool { return k.ID == t.ID }), err
+}
+
+// endSignIn adds the other tokens of a sign-in to the end of one of them.
+func (a *Authority) endSignIn(ctx context.Context, d *Decision, t token.Token, reason token.Reason) error {
+	others, err := a.signInOf(ctx, t)
+	for _, k := range others {
 		if ended, changed := k.Revoke(reason, token.Keep, a.now()); changed {
 			d.Tokens = append(d.Tokens, TokenChange{Old: &k, New: ended})
 		}
 	}
-	return nil
+	return err
+}
+
+// stopSignIn adds what becomes of the other tokens of a sign-in where one of them
+// is stopped, or goes on. Those that were used up say so still.
+func (a *Authority) stopSignIn(ctx context.Context, d *Decision, t token.Token, to func(token.Token) (token.Token, error)) error {
+	others, err := a.signInOf(ctx, t)
+	for _, k := range others {
+		if k.Successor != "" {
+			continue
+		}
+		if is, err := to(k); err == nil && (is.Standing != k.Standing || is.Reason != k.Reason) {
+			d.Tokens = append(d.Tokens, TokenChange{Old: &k, New: is})
+		}
+	}
+	return err
 }
 
 // Suspend stops a token until it is resumed.
@@ -149,7 +166,11 @@ func (a *Authority) stand(ctx context.Context, s *policy.Subject, idOrName strin
 		}
 		e := a.event(s, action, now)
 		e.Target, e.Owner = string(t.ID), string(t.Owner)
-		if _, err = a.commit(ctx, s, Decision{Tokens: []TokenChange{{Old: &t, New: changed}}}, e); err != nil {
+		d := Decision{Tokens: []TokenChange{{Old: &t, New: changed}}}
+		if err := a.stopSignIn(ctx, &d, t, func(k token.Token) (token.Token, error) { return to(k, now) }); err != nil {
+			return token.Token{}, err
+		}
+		if _, err = a.commit(ctx, s, d, e); err != nil {
 			return token.Token{}, err
 		}
 		if action == audit.TokenSuspend {
@@ -207,7 +228,11 @@ func (a *Authority) quarantine(ctx context.Context, s *policy.Subject, t token.T
 	}
 	e := a.event(s, audit.TokenLeak, a.now())
 	e.Target, e.Owner, e.Reason = string(t.ID), string(t.Owner), string(token.Quarantined)
-	revision, err := a.commit(ctx, s, Decision{Tokens: []TokenChange{{Old: &t, New: held}}}, e)
+	d := Decision{Tokens: []TokenChange{{Old: &t, New: held}}}
+	if err := a.stopSignIn(ctx, &d, t, token.Token.Quarantine); err != nil {
+		return Revocation{}, err
+	}
+	revision, err := a.commit(ctx, s, d, e)
 	if err != nil {
 		return Revocation{}, err
 	}

@@ -375,6 +375,9 @@ func (a *Authority) RevokeAll(ctx context.Context, s *policy.Subject, idOrName s
 				return p, fault.New(fault.Unauthenticated, "token_"+string(state), "The token is %s.", state)
 			}
 			d.Tokens = []TokenChange{{Old: &t, New: t.Restamp(out.Epochs)}}
+			if err := a.restampRefresh(ctx, &d, t, p.Epochs, out.Epochs); err != nil {
+				return p, err
+			}
 			e.Detail = map[string]string{"kept": string(t.ID)}
 		}
 		if _, err := a.commit(ctx, s, d, e); err != nil {
@@ -383,6 +386,18 @@ func (a *Authority) RevokeAll(ctx context.Context, s *policy.Subject, idOrName s
 		a.table.Drain(p.ID)
 		return out, nil
 	})
+}
+
+// restampRefresh keeps what gives a kept session its successors: without it the
+// session would be the last of its sign-in.
+func (a *Authority) restampRefresh(ctx context.Context, d *Decision, t token.Token, before, after principal.Epochs) error {
+	others, err := a.signInOf(ctx, t)
+	for _, k := range others {
+		if k.Kind == token.Refresh && k.Successor == "" && k.Standing == token.Standard && k.Epochs == before {
+			d.Tokens = append(d.Tokens, TokenChange{Old: &k, New: k.Restamp(after)})
+		}
+	}
+	return err
 }
 
 // UserUpdate changes what is said of a person; nil members stay as they are.

@@ -163,6 +163,62 @@ func TestSignInEnds(t *testing.T) {
 	}
 }
 
+// What stops a part of a sign-in stops all of it, and no refresh gets round that;
+// it goes on together, too. What revoke-all keeps has its successors still.
+func TestSignInStops(t *testing.T) {
+	h, _ := timed(t)
+	local := &policy.Subject{Local: true}
+	refresh := func(x authority.Issued) (authority.Issued, error) {
+		return h.RefreshSession(t.Context(), at("192.0.2.1"), authority.Refresh{Secret: x.Refresh})
+	}
+	stopped := func(x authority.Issued, state string) {
+		t.Helper()
+		_, err := refresh(x)
+		if fault.CodeOf(err) != "token_"+state || h.alive(x.Secret) {
+			t.Errorf("%s: %v, session alive %v", state, err, h.alive(x.Secret))
+		}
+	}
+	x := h.signIn(t, "ann")
+	next, err := refresh(x)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []token.ID{next.Token.ID, x.Token.ID, next.Refresh.Presented().Public.ID()} {
+		if _, err := h.Suspend(t.Context(), local, string(id)); err != nil {
+			t.Fatal(err)
+		}
+		stopped(next, "suspended")
+		if h.alive(x.Secret) {
+			t.Error("an earlier session of it goes on")
+		}
+		if _, err := h.Resume(t.Context(), local, string(id)); err != nil || !h.alive(next.Secret) || !h.alive(x.Secret) {
+			t.Errorf("it does not go on: %v", err)
+		}
+	}
+	if next, err = refresh(next); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.SetPolicy(t.Context(), local, authority.PolicyChange{Level: token.Platform, Rules: policy.Rules{Quarantine: true}}); err != nil {
+		t.Fatal(err)
+	}
+	_ = h.ReportLeak(t.Context(), &policy.Subject{}, []string{next.Secret.Reveal()})
+	stopped(next, "quarantined")
+	y := h.signIn(t, "bob")
+	_ = h.ReportLeak(t.Context(), &policy.Subject{}, []string{y.Refresh.Reveal()})
+	stopped(y, "quarantined")
+
+	z, other := h.signIn(t, "eve"), authority.Issued{}
+	if other, err = h.CreateToken(t.Context(), h.subject(t, z.Secret), authority.Create{Name: "other"}, authority.Idem{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.RevokeAll(t.Context(), h.subject(t, z.Secret), "", true); err != nil || h.alive(other.Secret) || !h.alive(z.Secret) {
+		t.Fatal(err)
+	}
+	if next, err := refresh(z); err != nil || !h.alive(next.Secret) {
+		t.Errorf("what was kept is the last of its sign-in: %v", err)
+	}
+}
+
 // I5: a token makes none that outlives it; a sign-in does. An end that was asked
 // for stays through rotations, and a narrow token resumes no wider one.
 func TestNothingOutlivesItsMaker(t *testing.T) {

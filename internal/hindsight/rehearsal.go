@@ -271,7 +271,7 @@ func (p *played) judge(last time.Time, r *Rehearsal, at time.Time) verdict {
 	if state == token.StateActive {
 		return verdict{}
 	}
-	return verdict{refused: true, ended: k.ReadsAfter(state, end, at), rule: ruleOf(end.Clock, last.IsZero() && k.RenewedAt.IsZero(), k.Kind), level: end.Level}
+	return verdict{refused: true, ended: k.ReadsAfter(&p.owner.Holder, state, end, at), rule: ruleOf(end.Clock, last.IsZero() && k.RenewedAt.IsZero(), k.Kind), level: end.Level}
 }
 
 // ruleOf is the demand behind a clock.

@@ -243,9 +243,9 @@ func (t *Token) State(h *Holder, past History, now time.Time) State {
 // ReadsAfter reports whether a token in that state, whose nearest clock is end,
 // may at now still read and cancel what was submitted before (R1.4): its end
 // was a clock and nothing but a clock, and lies a day back at most.
-func (t *Token) ReadsAfter(s State, end Ending, now time.Time) bool {
+func (t *Token) ReadsAfter(h *Holder, s State, end Ending, now time.Time) bool {
 	return (s == StateExpired || s == StateIdleExpired) && t.Standing == Standard && t.GraceUntil.IsZero() &&
-		end.Clock != ClockPolicy && now.Before(end.At.Add(ReadAfter))
+		end.Clock != ClockPolicy && now.Before(end.At.Add(ReadAfter)) && !h.Quarantines(now)
 }
 
 // Judge is State together with the nearest clock, which is computed only where

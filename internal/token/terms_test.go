@@ -150,6 +150,24 @@ func TestSuspicion(t *testing.T) {
 	}
 }
 
+// R1.4: the tokens of a service that nobody answers for are quarantined, and have
+// no such day, whatever their clocks say.
+func TestNoLastDayWithoutOwners(t *testing.T) {
+	k, now := sample(), at(31*day+time.Hour)
+	for name, c := range map[string]struct {
+		h    Holder
+		want bool
+	}{
+		"owned": {*live, true}, "not yet": {Holder{Status: principal.Active, QuarantineAt: now.Add(time.Second)}, true},
+		"ownerless": {Holder{Status: principal.Active, QuarantineAt: now}, false},
+	} {
+		state, end := k.Judge(&c.h, usedAt(day), now)
+		if got := k.ReadsAfter(&c.h, state, end, now); got != c.want {
+			t.Errorf("%s: %s, %v", name, state, got)
+		}
+	}
+}
+
 // An idle token comes back for its owner within a week, and no other end is undone.
 func TestReactivate(t *testing.T) {
 	k := sample()

@@ -186,7 +186,7 @@ func (m *Model) enter(slot int) (holder, string) {
 // most.
 func (m *Model) readsAfter(c *credential, state string, first end) bool {
 	return (state == "expired" || state == "idle_expired") && c.standing == "standard" && c.successor == nil &&
-		first.clock != "policy" && m.now().Before(first.at.Add(day))
+		first.clock != "policy" && m.now().Before(first.at.Add(day)) && !m.quarantines(c.owner)
 }
 
 // enterHandle is the same for the handle of a job. It survives whatever
