@@ -3,6 +3,7 @@ package httpapi
 import (
 	"context"
 	"net/http"
+	"reflect"
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -20,6 +21,9 @@ type reply[O any] struct{ Body O }
 func handle[I, O any](use func(*API, context.Context, *policy.Subject, *I) (O, error)) func(*API, huma.API, *route) {
 	return func(a *API, h huma.API, r *route) {
 		r.is |= jsonBody
+		if _, has := reflect.TypeFor[I]().FieldByName("Body"); !has {
+			r.is |= bodiless
+		}
 		huma.Register(h, r.operation(), func(ctx context.Context, in *I) (*reply[O], error) {
 			c := callOf(ctx)
 			if p, ok := any(in).(presenter); ok {

@@ -65,6 +65,10 @@ func send(t testing.TB, r *http.Request) answer {
 			t.Fatalf("%s %s: %v in %s", r.Method, r.URL, err, data)
 		}
 	}
+	// The type of every problem leads to a page.
+	if _, known := problems()[a.code()]; !known && len(data) > 0 && resp.Header.Get("Content-Type") == problemType {
+		t.Errorf("%s %s: docs/reference/problems.md knows nothing of %q", r.Method, r.URL.Path, a.code())
+	}
 	return a
 }
 

@@ -126,7 +126,7 @@ func (a *API) applyCompetition(c *call, r *http.Request) error {
 	}
 	made, err := a.Grading.Apply(r.Context(), &c.subject, want, files, version)
 	if err != nil && version != 0 && fault.CodeOf(err) == "version_moved" {
-		err = fault.New(fault.Conflict, "precondition_failed", fault.Of(err).Detail).WithFix("Read it again, and apply the change to what is there now.")
+		err = fault.New(fault.Conflict, "precondition_failed", "It was changed by somebody else meanwhile.").WithFix("Read it again, and apply the change to what is there now.")
 	}
 	if err != nil {
 		return err

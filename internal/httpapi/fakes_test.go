@@ -33,7 +33,7 @@ import (
 var t0 = time.Date(2026, 11, 24, 9, 0, 0, 0, time.UTC)
 
 var (
-	absent = fault.New(fault.NotFound, "absent", "not there")
+	absent = fault.New(fault.NotFound, "not_found", "not there")
 	moved  = authority.ErrMoved
 )
 

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"context"
+	"errors"
 	"strings"
 
 	"gradegate/api"
@@ -179,7 +180,8 @@ func (a *API) redeem(ctx context.Context, s *policy.Subject, in *redeemIn) (api.
 
 // malformedCode is like malformed, in words for an invite.
 func malformedCode(err error, length int) error {
-	f := malformed(err, length)
-	f.Code = "invite_malformed"
-	return f.WithFix("Copy the code again, whole. It begins with gginv_.")
+	if errors.Is(err, token.WrongLength) {
+		return fault.New(fault.Unauthenticated, "invite_malformed", "The code has %d characters, an invite code has %d: it was probably cut off when it was copied.", length, token.SecretLen).WithFix("Copy the code again, whole. It begins with gginv_.")
+	}
+	return fault.New(fault.Unauthenticated, "invite_malformed", "The invite code is malformed: %v.", err).WithFix("Copy the code again, whole. It begins with gginv_.")
 }

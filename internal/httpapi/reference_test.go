@@ -20,7 +20,7 @@ import (
 )
 
 // notOfTheAPI are packages whose faults no request meets.
-var notOfTheAPI = []string{"cli", "server", "config", "fault", "bundle/pack"}
+var notOfTheAPI = []string{"cli", "server", "config", "bundle/pack"}
 
 // TestProblems keeps the list of problems the truth: every fault in the code
 // with a code of its own. It is the page that a problem's type leads to, and
@@ -101,9 +101,11 @@ func problemsInCode(t *testing.T) (list []problemText) {
 			return err
 		}
 		ast.Inspect(f, func(n ast.Node) bool {
-			if p, ok := problemAt(n); ok && !slices.ContainsFunc(list, func(q problemText) bool { return q.Code == p.Code && (q.Fix != "" || p.Fix == "") }) {
-				list = slices.DeleteFunc(list, func(q problemText) bool { return q.Code == p.Code })
-				list = append(list, p)
+			for _, p := range problemsAt(n) {
+				if !slices.ContainsFunc(list, func(q problemText) bool { return q.Code == p.Code && (q.Fix != "" || p.Fix == "") }) {
+					list = slices.DeleteFunc(list, func(q problemText) bool { return q.Code == p.Code })
+					list = append(list, p)
+				}
 			}
 			return true
 		})
@@ -122,11 +124,12 @@ var kindsByName = map[string]fault.Kind{
 	"Mismatched": fault.Mismatched,
 }
 
-// problemAt reads fault.New(fault.Kind, "code", "detail", …).…WithFix("fix", …).
-func problemAt(n ast.Node) (p problemText, ok bool) {
+// problemsAt reads fault.New(fault.Kind, "code", "detail", …).…WithFix("fix", …),
+// and what packages call to the same end.
+func problemsAt(n ast.Node) []problemText {
 	call, isCall := n.(*ast.CallExpr)
 	if !isCall {
-		return p, false
+		return nil
 	}
 	fix := ""
 	for {
@@ -143,23 +146,79 @@ func problemAt(n ast.Node) (p problemText, ok bool) {
 		}
 		call = inner
 	}
-	method, isMethod := call.Fun.(*ast.SelectorExpr)
-	if name, isName := call.Fun.(*ast.Ident); isName && name.Name == "refusal" && len(call.Args) == 3 { // authn's own
-		return problemText{Code: literal(call.Args[0]), Status: 401, Detail: literal(call.Args[1]), Fix: literal(call.Args[2])}, true
+	args := make([]string, 4)
+	for i, a := range call.Args[:min(len(call.Args), len(args))] {
+		args[i] = literal(a)
 	}
-	if !isMethod {
-		return p, false
+	p := problemText{Detail: args[2], Fix: fix, Code: args[1]}
+	switch name := called(call); {
+	case (name == "fault.New" || name == "fault.Wrap" || name == "Wrap") && len(call.Args) > 2: // the last within fault
+		p.Status = statusOfKind(call.Args[0], p.Code)
+	case name == "refusal" && len(call.Args) == 3: // of authn
+		p = problemText{Code: args[0], Status: 401, Detail: args[1], Fix: args[2]}
+	case name == "badJSON":
+		p = problemText{Code: args[0], Status: 400, Detail: args[1], Fix: args[2]}
+	case name == "exceeded": // a competition's quota
+		p.Code, p.Status, p.Detail = "quota_exceeded", 429, args[0]
+	case name == "b.refusal" && len(call.Args) > 1 && !strings.HasPrefix(fix, "…"): // a budget
+		p.Code, p.Detail = "budget_exceeded", args[1]
+		p.Status = statusOfKind(call.Args[0], p.Code)
+	case name == "f.bad":
+		return problemsOfTables(args[0], args[1], fix)
+	case name == "f.tooLarge":
+		return problemsOfTables("too_large", args[0], "Write one row for each id of the test file, and nothing else.")
+	default:
+		return nil
 	}
-	if x, isName := method.X.(*ast.Ident); !isName || x.Name != "fault" || method.Sel.Name != "New" && method.Sel.Name != "Wrap" || len(call.Args) < 3 {
-		return p, false
+	if p.Status == 0 || p.Code == "" || p.Detail == "" || strings.Contains(p.Code, "…") {
+		return nil
 	}
-	kind, isKind := call.Args[0].(*ast.SelectorExpr)
-	code := literal(call.Args[1])
-	if !isKind || code == "" || strings.Contains(code, "…") {
-		return p, false
+	return []problemText{p}
+}
+
+// problemsOfTables are those of a file of predictions and of the hidden labels,
+// which are read alike.
+func problemsOfTables(code, detail, fix string) (list []problemText) {
+	if detail == "" {
+		return nil
 	}
-	p = problemText{Code: code, Status: statusOf(fault.New(kindsByName[kind.Sel.Name], code, "")), Detail: literal(call.Args[2]), Fix: fix}
-	return p, p.Detail != ""
+	for what, never := range map[string][]string{
+		"predictions": {"not_binary", "one_class"},
+		"labels":      {"extra_rows", "missing_rows", "not_a_probability"},
+	} {
+		if !slices.Contains(never, code) {
+			list = append(list, problemText{what + "_" + code, 400, "The file of " + what + " " + detail + ".", fix})
+		}
+	}
+	return list
+}
+
+// called is the name of a function as it is written: "f" or "x.f".
+func called(call *ast.CallExpr) string {
+	switch f := call.Fun.(type) {
+	case *ast.Ident:
+		return f.Name
+	case *ast.SelectorExpr:
+		if x, isName := f.X.(*ast.Ident); isName {
+			return x.Name + "." + f.Sel.Name
+		}
+	}
+	return ""
+}
+
+func statusOfKind(e ast.Expr, code string) int {
+	name := ""
+	switch e := e.(type) {
+	case *ast.SelectorExpr:
+		name = e.Sel.Name
+	case *ast.Ident:
+		name = e.Name
+	}
+	kind, known := kindsByName[name]
+	if !known {
+		return 0
+	}
+	return statusOf(fault.New(kind, code, ""))
 }
 
 var verbs = regexp.MustCompile(`%\+?[a-z]`)

@@ -23,7 +23,7 @@ type route struct {
 }
 
 // trait is what is special about a route.
-type trait uint16
+type trait uint32
 
 const (
 	open      trait = 1 << iota // needs no credential
@@ -42,6 +42,7 @@ const (
 	direct                      // does not go through this pipeline
 	ended                       // still open to a token that is not active, about itself (B16)
 	jsonBody                    // its body is JSON, if it has one; set by the adapter
+	bodiless                    // there is nothing that its body could say; set by the adapter
 )
 
 func (r *route) has(t trait) bool { return r.is&t == t }

@@ -53,7 +53,7 @@ func TestNoTrail(t *testing.T) {
 // without a word about it.
 func TestTrouble(t *testing.T) {
 	w := build(t)
-	w.tokens.dead = fault.Wrap(fault.Unavailable, "database_unavailable", "The database does not answer.", errors.New("file is gone")).WithRetry(time.Second)
+	w.tokens.dead = fault.Wrap(fault.Unavailable, "store_unavailable", "The database does not answer.", errors.New("file is gone")).WithRetry(time.Second)
 	a := w.ask(t, get, "/v1/tokens", w.ann, "")
 	if a.status != 503 || a.header.Get("Retry-After") != "1" || strings.Contains(a.body, "file is gone") {
 		t.Errorf("%d %s", a.status, a.body)

@@ -48,7 +48,13 @@ func (c *call) readJSON(r *http.Request) error {
 	if c.route.has(bulky) {
 		most += maxStrings // a list of a thousand, and the names around it
 	}
-	return checkJSON(data, most)
+	if err := checkJSON(data, most); err != nil || !c.route.has(bodiless) {
+		return err
+	}
+	if len(bytes.Trim(data, "{} \t\r\n")) > 0 { // what is JSON and nothing else is an empty object
+		return errNoMembers
+	}
+	return nil
 }
 
 func bodyFault(err error, limit int64) error {
@@ -68,10 +74,11 @@ func badJSON(code, detail, fix string) *fault.Error {
 }
 
 var (
-	errNotJSON  = badJSON("json_malformed", "The body is no JSON.", "Send one JSON object.")
-	errTrailing = badJSON("json_trailing", "Something follows the JSON value.", "Send one JSON object and nothing behind it.")
-	errMember   = badJSON("request_invalid", "A member of the JSON is unknown or has the wrong type.", "See /openapi.json for what it may hold.")
-	errComplex  = badJSON("json_too_complex", "The JSON is nested too deeply, or has too many members and strings.", "Send less at a time.")
+	errNotJSON   = badJSON("json_malformed", "The body is no JSON.", "Send one JSON object.")
+	errTrailing  = badJSON("json_trailing", "Something follows the JSON value.", "Send one JSON object and nothing behind it.")
+	errMember    = badJSON("request_invalid", "A member of the JSON is unknown or has the wrong type.", "See /openapi.json for what it may hold.")
+	errNoMembers = badJSON("request_invalid", "The body has members, and this request takes none.", "Send it without a body.")
+	errComplex   = badJSON("json_too_complex", "The JSON is nested too deeply, or has too many members and strings.", "Send less at a time.")
 )
 
 // checkJSON walks through a body once: one value, no member twice, bounded

@@ -199,6 +199,32 @@ func TestBodies(t *testing.T) {
 	}
 }
 
+// TestNoMembers: a request that takes no body does not pass over what one asks
+// for, such as a rehearsal.
+func TestNoMembers(t *testing.T) {
+	w := build(t)
+	tried := 0
+	for _, r := range w.api.routes {
+		if !r.has(bodiless) || r.method == get {
+			continue
+		}
+		tried++
+		for _, body := range []string{`{"dry_run":true}`, `[]`, `"x"`, `null`} {
+			if a := w.ask(t, r.method, pathOf(*r, "x"), w.root, body); a.status != 400 || a.code() != "request_invalid" || a.json["fix"] == "" {
+				t.Errorf("%s with %s: %d %s", r.id, body, a.status, a.body)
+			}
+		}
+	}
+	if n := len(w.tokens.events); n > 0 || tried < 10 {
+		t.Errorf("%d changes by %d routes", n, tried)
+	}
+	for _, body := range []string{"", "{}", " { }\n"} {
+		if a := w.ask(t, post, "/v1/tokens/self/renew", w.root, body); a.status != 200 {
+			t.Errorf("%q: %d %s", body, a.status, a.body)
+		}
+	}
+}
+
 // TestQueries: unknown and malformed members of a query.
 func TestQueries(t *testing.T) {
 	w := build(t)

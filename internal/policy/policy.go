@@ -7,7 +7,6 @@
 package policy
 
 import (
-	"fmt"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -221,13 +220,11 @@ func Decide(s *Subject, a Action, r Resource) error {
 }
 
 func quarantined(s *Subject, a Action) error {
-	err := denied(a, "The token is quarantined: it may read and cancel its own jobs, nothing else.")
 	if s.Ownerless.IsZero() {
-		return err
+		return denied(a, "The token is quarantined: it may read and cancel its own jobs, nothing else.")
 	}
-	err.Code = "service_ownerless"
-	err.Detail = fmt.Sprintf("Nobody has answered for the service %s since %s: its tokens may read and cancel its own jobs, nothing else.", s.Principal.Name, s.Ownerless.UTC().Format(time.RFC3339))
-	return err.WithFix("Ask an administrator to run: gradegate service owners %s --add NAME --add NAME", s.Principal.Name)
+	return fault.New(fault.Denied, "service_ownerless", "Nobody has answered for the service %s since %s: its tokens may read and cancel its own jobs, nothing else.", s.Principal.Name, s.Ownerless.UTC().Format(time.RFC3339)).
+		With("action", a.Name).WithFix("Ask an administrator to run: gradegate service owners %s --add NAME --add NAME", s.Principal.Name)
 }
 
 func decideHandle(s *Subject, a Action, r Resource) error {

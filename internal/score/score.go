@@ -84,7 +84,8 @@ type Result struct {
 // Grade scores predictions against the truth. Both are CSV with the header
 // id,label or id,value or id,probability, of at most 64 MiB and five million
 // rows; rows may come in any order. A label that the truth does not know is
-// wrong like any other: to refuse it would tell which labels there are.
+// wrong like any other: to refuse it would tell which labels there are. Only
+// NaN is no label anywhere.
 //
 // An error about the predictions is a fault of kind Invalid; one about the
 // truth is not a fault, since it is no business of whoever predicts: CheckTruth

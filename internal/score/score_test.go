@@ -93,6 +93,7 @@ func TestBadPredictions(t *testing.T) {
 		{"twice", good + "r1,y\n", "predictions_duplicate_id"},
 		{"ragged", good + "r9,y,z\n", "predictions_ragged"},
 		{"empty label", strings.Replace(good, "r1,y", "r1,", 1), "predictions_malformed"},
+		{"no label", strings.Replace(good, "r1,y", "r1,nan", 1), "predictions_not_a_label"},
 		{"not UTF-8", strings.Replace(good, "r1,y", "r1,\xff", 1), "predictions_not_utf8"},
 		{"open quote", good + "r9,\"y\n", "predictions_malformed"},
 		{"quote without end", "id,label\nr0,x\n\"" + strings.Repeat("y\n", 1<<20), "predictions_malformed"},
@@ -168,6 +169,7 @@ func TestBadTruth(t *testing.T) {
 		{"accuracy", "id,label\na,1\na,2\n", "labels_duplicate_id"},
 		{"rmse", csvOf("label", 1), "labels_wrong_header"},
 		{"rmse", csvOf("value", "secret"), "labels_not_a_number"},
+		{"accuracy", csvOf("label", "a", "NaN"), "labels_not_a_label"},
 		{"roc_auc", csvOf("label", 0, 1, 2), "labels_not_binary"},
 		{"log_loss", csvOf("label", 1, 1), "labels_one_class"},
 	} {

@@ -86,6 +86,9 @@ func (f *file) next() (id string, c cell, err error) {
 	case id == "" || c.text == "" || len(id) > maxCell || len(c.text) > maxCell:
 		return "", cell{}, f.bad("malformed", "has an empty or overlong field in line %d", f.line).
 			WithFix("Write an id and a value of at most %d bytes each.", maxCell)
+	case f.wants == "label" && strings.EqualFold(c.text, "nan"):
+		return "", cell{}, f.bad("not_a_label", "holds NaN where a label belongs, in line %d", f.line).
+			WithFix("Give every row a label; NaN is what programs write where they have none.")
 	}
 	if f.wants != "label" {
 		c.number, err = f.number(c.text)
