@@ -173,6 +173,9 @@ func (a *Authority) endInvites(ctx context.Context, owner principal.ID) ([]Token
 // for. A code works once; the same Idempotency-Key gives the same answer again
 // for ten minutes, so that a lost answer locks nobody out.
 func (a *Authority) Redeem(ctx context.Context, s *policy.Subject, code token.Secret, name, key string) (Issued, principal.Principal, error) {
+	if _, known := a.table.TokenOf(code.Presented()); !known {
+		return Issued{}, principal.Principal{}, errInvite // before the store is asked for an answer under the key
+	}
 	r := repeat(s, Idem{Key: key, Presented: code}, "invite.redeem", name)
 	made, err := once(ctx, a, r, a.reissue(ctx, r), func() (Issued, error) { return a.redeemOnce(ctx, s, code, name, r) })
 	if err != nil {

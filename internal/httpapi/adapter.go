@@ -32,6 +32,11 @@ func handle[I, O any](use func(*API, context.Context, *policy.Subject, *I) (O, e
 			if p, ok := any(in).(contested); ok {
 				c.about = contestOf(p.contest())
 			}
+			if p, ok := any(in).(coded); ok {
+				if err := c.limitCode(p.code()); err != nil {
+					return nil, c.refuse(err)
+				}
+			}
 			if err := c.begin(ctx); err != nil {
 				return nil, c.refuse(err)
 			}
@@ -87,6 +92,9 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) { a.Public().Ser
 // presenter is a request that can be answered a second time: it wants to know
 // which secret was presented with it.
 type presenter interface{ present(token.Secret) }
+
+// coded is a request whose credential is a one-time code in its body.
+type coded interface{ code() string }
 
 // Idem is embedded in requests that create something.
 type Idem struct {

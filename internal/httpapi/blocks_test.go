@@ -341,7 +341,6 @@ func TestLimits(t *testing.T) {
 	}
 	// Without a credential it is the address that counts; probes never do.
 	spend(token.Secret{}, get, "/openapi.json", "address", 4)
-	spend(token.Secret{}, post, "/v1/invites/redeem", "address", 4)
 	spend(token.Secret{}, post, "/v1/leaks", "address", 4)
 	for range 20 {
 		if a := w.ask(t, get, "/readyz", token.Secret{}, ""); a.status != 200 {

@@ -241,6 +241,11 @@ func (c *call) refuse(err error) *problem {
 		c.api.Logger.Warn("a request met trouble of ours", "request", c.id, "route", c.route.pattern(), "error", scrub(err.Error()))
 	}
 	c.refused = f
+	if h := c.Header(); f.RetryAfter > 0 && f.More[violated] == nil {
+		// They are about a limit that was kept, and must not promise an earlier time.
+		delete(h, "Ratelimit")
+		delete(h, "Ratelimit-Policy")
+	}
 	setHeaders(c.Header(), f, c.tried, c.api.issuer(c))
 	return &problem{fault: f, id: c.id}
 }

@@ -3,6 +3,7 @@ package httpapi
 import (
 	"net/netip"
 	"strconv"
+	"strings"
 	"time"
 
 	"gradegate/internal/fault"
@@ -16,8 +17,8 @@ import (
 // whoever floods with a stolen token cannot keep its owner from stopping jobs.
 type Class uint8
 
-// The classes. Without a credential, which is always so in the last two, a
-// request is limited by address.
+// The classes. Without a credential, which is always so when leaks are reported,
+// a request is limited by address.
 const (
 	Reading Class = iota
 	Changing
@@ -115,22 +116,38 @@ func (c *call) take(s *policy.Subject) error {
 	return limited(class, by, d)
 }
 
-// limitRefresh holds a sign-in to its limits. Each refresh gives it another
-// token, so that it counts as a whole.
-func (c *call) limitRefresh() error {
+// limitShown holds a token that was presented in a body to its limits. Each
+// refresh gives a sign-in another token, so that its family counts as a whole.
+func (c *call) limitShown() error {
 	id, ok := c.api.Table.TokenOf(c.shown)
 	if !ok {
 		return nil // refused by what follows
 	}
 	k, _ := c.api.Table.Token(id)
-	return c.take(&policy.Subject{Token: token.ID(k.Family), Principal: principal.Principal{ID: k.Owner}})
+	if k.Family != "" {
+		id = token.ID(k.Family)
+	}
+	return c.take(&policy.Subject{Token: id, Principal: principal.Principal{ID: k.Owner}})
+}
+
+// limitCode holds a one-time code to its limits. One that was never made is a
+// failed authentication and counted as that, so that nobody else at an address
+// holds up who has the right one (R8.2).
+func (c *call) limitCode(text string) error {
+	p, err := c.api.Table.Read(strings.TrimSpace(text))
+	if err != nil {
+		return nil //nolint:nilerr // refused by what follows
+	}
+	c.shown = p
+	return c.limitShown()
 }
 
 // limitAddress holds a client without a credential to its address's limits.
-// Probes are not held up: a balancer must always learn how the server is.
+// Probes are not held up: a balancer must always learn how the server is. Nor
+// is who brings a code, which is a credential: limitCode.
 func (c *call) limitAddress() error {
 	class := c.route.class
-	if c.route.has(probe) {
+	if c.route.has(probe) || class == Enrolling {
 		return nil
 	}
 	d := c.api.Limits.byAddr[class].Take(sourceOf(c.addr), c.now)

@@ -175,7 +175,7 @@ func (a *API) refresh(c *call, form url.Values) (any, error) {
 		return nil, c.turnedAway(malformed(err, len(form.Get("refresh_token"))))
 	}
 	c.shown = secret.Presented()
-	if err := c.limitRefresh(); err != nil {
+	if err := c.limitShown(); err != nil {
 		return nil, err
 	}
 	s := policy.Subject{Addr: c.addr, Agent: c.agent, Request: c.id}

@@ -160,6 +160,8 @@ func (a *API) revokeAllOfUser(ctx context.Context, s *policy.Subject, in *ByID) 
 	return userOr(p, err)
 }
 
+func (i *redeemIn) code() string { return i.Body.Code }
+
 // redeem needs no credential: the code is one. A wrong code counts as a failed
 // authentication of its address; the adapter sees to that.
 func (a *API) redeem(ctx context.Context, s *policy.Subject, in *redeemIn) (api.Issued, error) {

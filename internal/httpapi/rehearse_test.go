@@ -218,7 +218,7 @@ func TestDryRun(t *testing.T) {
 	}
 	w.api.readings <- struct{}{}
 	w.api.readings <- struct{}{}
-	if a := w.ask(t, post, "/v1/policies/platform/dry-run", w.root, `{"rules":{}}`); a.status != 429 || a.header.Get("Retry-After") == "" {
+	if a := w.ask(t, post, "/v1/policies/platform/dry-run", w.root, `{"rules":{}}`); a.status != 429 || a.header.Get("Retry-After") == "" || a.header.Get("RateLimit") != "" {
 		t.Errorf("a third reading: %d %s", a.status, a.body)
 	}
 }
