@@ -87,7 +87,7 @@ func dryRun(w io.Writer, out api.DryRun, notices bool) {
 	}
 	for _, t := range out.Tokens {
 		fmt.Fprintf(w, "  %s of %s\t%s, last %s, %s, from %s\t%s\n", clean(t.Name), clean(t.User), count(t.Uses, "use"), when(&t.Last),
-			clean(strings.Join(t.Rules, " ")), clean(orDash(strings.Join(t.Addresses, " "))), t.TokenID)
+			clean(strings.ReplaceAll(strings.Join(t.Rules, " "), "_", "-")), clean(orDash(strings.Join(t.Addresses, " "))), t.TokenID)
 		if len(t.Jobs) > 0 {
 			fmt.Fprintf(w, "    jobs\t%s\n", clean(strings.Join(t.Jobs, " ")))
 		}

@@ -30,6 +30,8 @@ type Habits struct {
 	only  map[token.Family]bool // nil: all
 	lines map[token.ID][]token.Family
 	of    map[token.Family]*Habit
+	// announced are uses that may have been refused after all, by a line that follows.
+	announced []audit.Event
 }
 
 // Habit is what the tokens of one family were used for.
@@ -58,6 +60,7 @@ func NewHabits(t Table, needs func(*audit.Event) Needs, only map[token.Family]bo
 
 // Of is what is known of a family; never nil.
 func (h *Habits) Of(f token.Family) *Habit {
+	h.settle(time.Time{}, 0)
 	if is := h.of[f]; is != nil {
 		return is
 	}
@@ -70,11 +73,35 @@ func newHabit() *Habit {
 	}
 }
 
-// Note takes the next line of the trail's uses.
+// Note takes the next line of the trail's uses. What was refused because it was
+// not allowed to the token is no use, also if it had been announced.
 func (h *Habits) Note(e *audit.Event) {
-	if e.Action != audit.Request || e.Outcome != audit.Allow || e.Token == "" || e.Mode == policy.ModeReplay || e.Mode == policy.ModeEnded {
+	switch {
+	case e.Action != audit.Request || e.Token == "" || e.Mode == policy.ModeReplay || e.Mode == policy.ModeEnded:
+	case e.Outcome == audit.Deny && e.Status == 403:
+		h.announced = slices.DeleteFunc(h.announced, func(a audit.Event) bool { return a.Request == e.Request && a.Token == e.Token })
+	case e.Outcome == audit.Allow && e.Status == 0:
+		h.settle(e.At.Add(-patience), mostTried)
+		h.announced = append(h.announced, *e)
+	case e.Outcome == audit.Allow:
+		h.count(e)
+	}
+}
+
+// settle counts what is older, and what is too many.
+func (h *Habits) settle(before time.Time, most int) {
+	n := 0
+	for n < len(h.announced) && (len(h.announced)-n > most || h.announced[n].At.Before(before)) {
+		h.count(&h.announced[n])
+		n++
+	}
+	if n == 0 {
 		return
 	}
+	h.announced = append(h.announced[:0], h.announced[n:]...)
+}
+
+func (h *Habits) count(e *audit.Event) {
 	for _, f := range h.line(token.ID(e.Token)) {
 		if h.only != nil && !h.only[f] {
 			continue

@@ -96,7 +96,9 @@ func (t *Tally) add(u *tried, submit bool) {
 	h.Uses++
 	h.First, h.Last = earliest(h.First, u.At), latest(h.Last, u.At)
 	h.Rules = keep(h.Rules, rule)
-	h.Addrs = keep(h.Addrs, u.Addr)
+	if u.Addr != "" { // unknown
+		h.Addrs = keep(h.Addrs, u.Addr)
+	}
 	if submit {
 		h.Submits++
 		h.Requests = keep(h.Requests, u.Request)

@@ -187,3 +187,26 @@ func TestRoutesSayWhatTheyNeed(t *testing.T) {
 		}
 	}
 }
+
+// B18: what was announced and then refused, because the token may not, is no use
+// of a right: neither the scope nor the competition counts as used.
+func TestAdviceCountsNoRefusal(t *testing.T) {
+	w := build(t)
+	s := w.put(token.Personal, "usr_ann", func(k *token.Token) { k.Competitions = []string{"cats"} })
+	id := string(s.Presented().Public.ID())
+	if a := w.ask(t, get, "/v1/jobs", s, ""); a.status != 200 {
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+	for range 3 {
+		if a := w.ask(t, "PATCH", "/v1/tokens/"+id, s, `{"competitions":["iris"]}`); a.status != 403 {
+			t.Errorf("%d %s", a.status, a.body)
+		}
+		if a := w.ask(t, post, "/v1/tokens", s, `{"name":"x","competitions":["iris"]}`); a.status != 403 {
+			t.Errorf("%d %s", a.status, a.body)
+		}
+	}
+	x := decodeAs[api.Advice](t, w.ask(t, get, "/v1/tokens/"+id+"/advice", w.give("ann", fresh(w), "tokens:self"), "").body)
+	if x.Uses != 1 || !slices.Equal(x.UsedScopes, []string{"jobs:read", "results:read"}) || x.Narrow == nil {
+		t.Errorf("%+v", x)
+	}
+}

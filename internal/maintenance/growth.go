@@ -37,9 +37,15 @@ func (d Disk) Share() float64 {
 	return 1 - float64(d.Free)/float64(d.Total)
 }
 
-// RowLimits are the rows that the service is built and measured for.
+// RowLimits are the rows that the service is built and measured for, of every
+// table that can grow. Of those that are emptied again they are what says that
+// this does not work.
 var RowLimits = map[string]int64{
-	"tokens": 1_000_000, "archive": 10_000_000, "principals": 100_000, "jobs": 5_000_000, "submissions": 5_000_000, "quota_lines": 20_000_000,
+	"tokens": 1_000_000, "token_uses": 1_000_000, "token_guesses": 1_000_000, "archive": 10_000_000,
+	"principals": 100_000, "levels": 10_000, "consents": 1_000_000, "holds": 100_000, "outages": 100_000,
+	"competitions": 10_000, "submissions": 5_000_000, "jobs": 5_000_000, "scores": 50_000_000,
+	"quota_lines": 20_000_000, "quota_open": 1_000_000, "quota_gates": 5_000_000,
+	"replies": 1_000_000, "jobs.replies": 1_000_000, "outbox": 1_000_000, "jobs.outbox": 1_000_000, "changes": 200_000, "batches": 200_000,
 }
 
 // The levels of alert, in percent.

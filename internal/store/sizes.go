@@ -14,18 +14,35 @@ import (
 
 var _ maintenance.Samples = (*Tokens)(nil)
 
+// The tables that can grow, of the two databases. Of the others, each has so many
+// places, or a row for each node or name.
+var (
+	growing = []string{
+		"principals", "tokens", "token_uses", "token_guesses", "archive", "holds", "consents", "levels", "outages", "replies", "outbox", "changes", "batches",
+	}
+	growingJobs = []string{"competitions", "submissions", "jobs", "scores", "quota_lines", "quota_open", "quota_gates", "replies", "outbox"}
+)
+
 // Sizes are the rows of the tables that grow, and the bytes of the database.
 func (t *Tokens) Sizes(ctx context.Context) (rows map[string]int64, bytes int64, err error) {
 	db, err := t.healthy()
 	if err != nil {
 		return nil, 0, err
 	}
-	return db.sizes(ctx, "principals", "tokens", "archive", "changes", "outbox")
+	return db.sizes(ctx, growing...)
 }
 
 // Sizes are the rows of the tables that grow, and the bytes of the database.
 func (j *Jobs) Sizes(ctx context.Context) (rows map[string]int64, bytes int64, err error) {
-	return j.db.sizes(ctx, "jobs", "submissions", "quota_lines")
+	rows, bytes, err = j.db.sizes(ctx, growingJobs...)
+	if err != nil {
+		return nil, 0, err
+	}
+	for _, both := range []string{"replies", "outbox"} { // which the other database has too
+		rows["jobs."+both] = rows[both]
+		delete(rows, both)
+	}
+	return rows, bytes, nil
 }
 
 func (d *database) sizes(ctx context.Context, tables ...string) (rows map[string]int64, bytes int64, err error) {
