@@ -10,9 +10,10 @@ import (
 	"time"
 
 	"gradegate/internal/audit"
+	"gradegate/internal/authn"
 	"gradegate/internal/authority"
-	"gradegate/internal/budget"
 	"gradegate/internal/fault"
+	"gradegate/internal/keys"
 	"gradegate/internal/policy"
 	"gradegate/internal/principal"
 	"gradegate/internal/token"
@@ -358,52 +359,74 @@ func TestServiceIsNoOwner(t *testing.T) {
 	}
 }
 
-// A consent gives nothing that the token did not have which gave it, and ends with
-// a leak report about that token, and with all of its owner's credentials.
-func TestConsentIsNoMore(t *testing.T) {
+// Nobody makes himself an owner by way of a group, nor hands a service over to one
+// that he is not in; and force needs the right, not the role alone.
+func TestServiceGroups(t *testing.T) {
+	h, _ := timed(t)
+	ann, _, _ := h.team(t)
+	team := []string{"vision"}
+	_, err := h.Invite(t.Context(), local, authority.NewUser{Name: "root", Role: principal.Admin}, authority.Idem{})
+	must(t, err)
+	rootP, err := h.User(t.Context(), local, "root")
+	must(t, err)
+	for _, name := range []string{"root", "bob"} {
+		_, err := h.UpdateUser(t.Context(), local, name, authority.UserUpdate{Groups: &team})
+		must(t, err)
+	}
+	rootP, err = h.User(t.Context(), local, "root")
+	must(t, err)
+	root := &policy.Subject{Principal: rootP, Scopes: policy.RoleScopes(principal.Admin)}
+	_, err = h.CreateService(t.Context(), root, authority.NewService{Name: "mine", Group: "vision"}, authority.Idem{})
+	wantCode(t, "an administrator's own group", err, "that_is_you")
+	_, err = h.SetOwners(t.Context(), ann, "ci", authority.OwnerChange{Group: "vision"})
+	wantCode(t, "a group of others", err, "group_not_yours")
+
+	_, err = h.SetOwners(t.Context(), local, "ci", authority.OwnerChange{Add: []string{"root"}, Remove: []string{"bob"}})
+	must(t, err)
+	root.Scopes = policy.UserScopes
+	_, err = h.SetOwners(t.Context(), root, "ci", authority.OwnerChange{Remove: []string{"ann"}, Force: true})
+	if wantCode(t, "by force, without the right", err, "owners_too_few"); fault.KindOf(err) != fault.Denied {
+		t.Error(err)
+	}
+	_, err = h.UpdateUser(t.Context(), local, "ann", authority.UserUpdate{Groups: &team})
+	must(t, err)
+	ann.Principal.Groups = team
+	if v, err := h.SetOwners(t.Context(), ann, "ci", authority.OwnerChange{Group: "vision"}); err != nil || v.OwnerGroup != "vision" {
+		t.Errorf("her own group: %+v %v", v, err)
+	}
+}
+
+// leaving is a table in which something happens just before a decision is admitted.
+type leaving struct {
+	*authn.Table
+	do func()
+}
+
+func (l leaving) Admit(s *policy.Subject) (func(), error) {
+	l.do()
+	return l.Table.Admit(s)
+}
+
+// B14: who left the group that answers for a service decides nothing for it, also
+// when the decision was begun before.
+func TestNoOwnersAfterLeaving(t *testing.T) {
 	h, clock := timed(t)
-	ann, bob := h.subject(t, h.signIn(t, "ann").Secret), h.subject(t, h.signIn(t, "bob").Secret)
-	give := func(s *policy.Subject) error {
-		_, err := h.GiveConsent(t.Context(), s, authority.NewConsent{To: "bob"}, authority.Idem{})
-		return err
+	ann, _, _ := h.team(t)
+	h.signIn(t, "carol")
+	team, none := []string{"vision"}, []string{}
+	for _, name := range []string{"ann", "bob", "carol"} {
+		_, err := h.UpdateUser(t.Context(), local, name, authority.UserUpdate{Groups: &team})
+		must(t, err)
 	}
-	holds := func() bool {
-		_, _, err := h.table.Consented(bob, "ann", "iris")
-		return err == nil
-	}
-	mint := func(c authority.Create) (token.Secret, *policy.Subject) {
-		made, err := h.CreateToken(t.Context(), ann, c, authority.Idem{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		s, _, err := h.table.Authenticate(made.Secret.Presented(), netip.MustParseAddr("192.0.2.1"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return made.Secret, &s
-	}
-	_, few := mint(authority.Create{Name: "few", Scopes: []string{policy.ScopeTokens}})
-	wantCode(t, "without the rights", give(few), "scope_widened")
-	_, bound := mint(authority.Create{Name: "bound", CIDRs: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}})
-	wantCode(t, "of some networks", give(bound), "consent_narrow")
-	_, poor := mint(authority.Create{Name: "poor", Budget: budget.Budget{Jobs: 1}})
-	wantCode(t, "with a budget", give(poor), "budget_widened")
-	secret, full := mint(authority.Create{Name: "full"})
-	if err := give(full); err != nil || !holds() {
-		t.Fatal(err)
-	}
-	if err := h.ReportLeak(t.Context(), &policy.Subject{}, []string{secret.Reveal()}); err != nil || holds() {
-		t.Error("it holds after a leak report", err)
-	}
-	clock.Add(time.Second) // ids sort by time
-	if err := give(ann); err != nil || !holds() {
-		t.Fatal(err)
-	}
-	if list, err := h.Consents(t.Context(), ann, ""); err != nil || list[0].State != "active" || list[1].State == "active" {
-		t.Errorf("%+v %v", list, err)
-	}
-	clock.Add(time.Second)
-	if _, err := h.RevokeAll(t.Context(), ann, "", true); err != nil || holds() {
-		t.Error("it holds after all was revoked", err)
+	_, err := h.SetOwners(t.Context(), local, "ci", authority.OwnerChange{Group: "vision"})
+	must(t, err)
+	late := authority.New(h.store, leaving{h.table, func() {
+		_, err := h.UpdateUser(t.Context(), local, "ann", authority.UserUpdate{Groups: &none})
+		must(t, err)
+	}}, keys.New([keys.Size]byte{1}), clock.Now)
+	_, err = late.SetOwners(t.Context(), ann, "ci", authority.OwnerChange{Add: []string{"bob", "carol"}})
+	wantCode(t, "she has left", err, "service_not_found")
+	if v, err := h.Service(t.Context(), local, "ci"); err != nil || v.OwnerGroup != "vision" || len(v.Owners) > 0 {
+		t.Errorf("%+v %v", v, err)
 	}
 }
