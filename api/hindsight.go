@@ -170,9 +170,11 @@ type Advice struct {
 	// to be taken away, or nothing is advised, and Untold says why.
 	Narrow     *NarrowToken `json:"narrow,omitempty"`
 	Command    string       `json:"command,omitempty"`
-	Confidence string       `json:"confidence"` // high, medium or low
-	Detail     string       `json:"detail"`
-	Untold     []string     `json:"untold"`
+	Confidence string       `json:"confidence"` // high, medium, low, or none: it is too early to say
+	// EnoughAt is from when on enough is known, if it is too early now.
+	EnoughAt *time.Time `json:"enough_at,omitempty"`
+	Detail   string     `json:"detail"`
+	Untold   []string   `json:"untold"`
 }
 
 // AdviseToken says which rights of a token were not used; since "" is 30 days.

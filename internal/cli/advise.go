@@ -19,7 +19,8 @@ func (a *app) tokenAdvise() *cobra.Command {
 networks, by itself, its predecessors and what was made from it. What was not used can
 be taken away: the command for it is named, with how sure the advice is. Everything that
 was used, or may have been, is kept, so that no use of that time would have been
-refused. A token that was not used at all had better be revoked.`,
+refused. A token that was not used at all had better be revoked. Of one that is known
+for less than a week nothing is advised.`,
 		Example: `  gradegate token advise laptop
   gradegate token advise --all --since 90d`,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -52,12 +53,14 @@ refused. A token that was not used at all had better be revoked.`,
 }
 
 func adviceFacts(w io.Writer, x api.Advice) {
-	facts(w, "token", x.TokenID+" "+parenthesis(x.Name), "owner", x.User, "since", when(&x.Since), "uses", count(x.Uses, "use")+" in "+count(x.Days, "day"), "last use", when(x.LastUse),
+	facts(w, "token", x.TokenID+" "+parenthesis(x.Name), "owner", x.User, "observed since", when(&x.Since), "uses", count(x.Uses, "use")+" in "+count(x.Days, "day"), "last use", when(x.LastUse),
 		"scopes used", scopesUsed(x)+": "+orDash(strings.Join(x.UsedScopes, " ")), "not used", strings.Join(x.UnusedScopes, " "),
 		"competitions used", orDash(strings.Join(x.UsedCompetitions, " "))+" (it is for "+strings.ReplaceAll(strings.Join(x.Competitions, " "), "*", "all")+")",
 		"networks used", orDash(strings.Join(x.UsedNetworks, " ")))
-	for _, u := range x.Untold {
-		facts(w, "no advice", u)
+	if x.EnoughAt == nil {
+		for _, u := range x.Untold {
+			facts(w, "no advice", u)
+		}
 	}
 	facts(w, "sure", x.Confidence, "that is", x.Detail, "advice", adviceWord(x))
 }
@@ -67,7 +70,10 @@ func scopesUsed(x api.Advice) string {
 }
 
 func adviceWord(x api.Advice) string {
-	if x.Command == "" {
+	switch {
+	case x.EnoughAt != nil:
+		return "none yet; ask again from " + when(x.EnoughAt) + " on"
+	case x.Command == "":
 		return "keep it as it is"
 	}
 	return x.Command

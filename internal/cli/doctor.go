@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -193,7 +194,12 @@ func (x *examination) clock() {
 	x.ok("clock", "the same as the server's, within a minute")
 }
 
-// refusals tells why the last requests with this token were refused.
+// doctorAgent is what the doctor calls itself, so that it does not tell of what it
+// was refused itself.
+const doctorAgent = "gradegate doctor (" + runtime.GOOS + ")"
+
+// refusals tells why the last requests with this token were refused, those of the
+// doctor itself apart. What is an hour old is no warning any more.
 func (x *examination) refusals(ctx context.Context) {
 	if x.client == nil || x.app.data != "" {
 		return
@@ -206,12 +212,39 @@ func (x *examination) refusals(ctx context.Context) {
 	case err != nil:
 		x.skip("refusals", "the server does not tell them: "+err.Error())
 		return
-	case len(list) == 0:
-		x.ok("refusals", "none of this token in the last day")
+	}
+	list = slices.DeleteFunc(list, func(e api.Explanation) bool { return e.Agent == doctorAgent })
+	if len(list) == 0 {
+		x.ok("refusals", "none of this token in the last day that stands")
 		return
 	}
 	slices.Reverse(list) // the newest first
-	for _, e := range list {
-		x.warn("refusal", when(&e.At)+", "+e.Route+": "+e.Summary+" (gradegate explain "+e.RequestID+")", e.Fix)
+	if last := list[0]; x.now().Sub(last.At) > time.Hour {
+		x.ok("refusals", "none of this token in the last hour; the last one before: %s, %s (gradegate explain %s)", when(&last.At), last.Route, last.RequestID)
+		return
 	}
+	alike := map[string]int{}
+	for _, e := range list {
+		alike[e.Route+e.Summary]++
+	}
+	for _, e := range list {
+		n := alike[e.Route+e.Summary]
+		if n == 0 {
+			continue // told with a newer one
+		}
+		alike[e.Route+e.Summary] = 0
+		often := ""
+		if n > 1 {
+			often = fmt.Sprintf(", and %s before", count(n-1, "time"))
+		}
+		x.warn("refusal", when(&e.At)+often+", "+e.Route+": "+e.Summary+" (gradegate explain "+e.RequestID+")", e.Fix)
+	}
+}
+
+// now is the time by the clock of the server, if it says it.
+func (x *examination) now() time.Time {
+	if x.date.IsZero() {
+		return time.Now()
+	}
+	return x.date
 }

@@ -78,6 +78,7 @@ func (x *examination) credential() {
 		return
 	}
 	client.Retries = 1
+	client.Agent = doctorAgent
 	x.client = client
 	x.ok("credential", "from %s", found.from)
 	for _, s := range shadowed {

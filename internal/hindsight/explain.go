@@ -7,6 +7,7 @@
 package hindsight
 
 import (
+	"cmp"
 	"strings"
 	"time"
 
@@ -110,15 +111,34 @@ var causes = map[string]cause{
 	"token_not_found":         {check: "right", detail: "there is no such token, or it is not the owner's"},
 	"service_ownerless":       {check: "right", detail: "nobody answers for the service, so that its tokens only read and cancel its own jobs"},
 	"sessions_only":           {check: "right", detail: "policy allows sessions only"},
+	"consent_missing":         {check: "right", detail: "whoever it was to be handed in for had given no consent that held at that moment, for that competition"},
 	"audit_unavailable":       {check: "record", detail: "the trail could not be written, and without a record nothing is granted"},
 }
 
+// Known is what the service knows and a line does not tell.
+type Known struct {
+	Actor string // name of who asked; empty: nobody's
+	// Means is what a reason code stands for in general, and what one does about it.
+	// An ellipsis takes the place of what belongs to one occurrence. May be nil.
+	Means func(code string) (detail, fix string)
+}
+
+func (k Known) means(code string) (detail, fix string) {
+	if k.Means == nil {
+		return "", ""
+	}
+	return k.Means(code)
+}
+
 // causeOf reads a reason that may be one of a use case.
-func causeOf(e *audit.Event) cause {
+func causeOf(e *audit.Event, k Known) cause {
 	if c, ok := causes[e.Reason]; ok {
 		return c
 	}
 	c := cause{"outcome", strings.ReplaceAll(e.Reason, "_", " "), true}
+	if detail, _ := k.means(e.Reason); detail != "" {
+		c.detail = strings.TrimSuffix(detail, ".")
+	}
 	switch e.Status {
 	case 400, 408, 413, 415:
 		c.check = "request"
@@ -126,8 +146,24 @@ func causeOf(e *audit.Event) cause {
 	return c
 }
 
+// Mended reports whether a later use shows that what a request was refused for is
+// over: any use, if it was about the token; the same from the same address, if
+// about the network; else the very thing that was refused.
+func Mended(refused, later *audit.Event) bool {
+	if later.Outcome == audit.Deny || later.Request == refused.Request || !policy.Counts(later.Mode) {
+		return false
+	}
+	switch causeOf(refused, Known{}).check {
+	case "form", "secret", "standing", "clock", "parent", "limit", "record":
+		return true
+	case "network":
+		return later.Addr == refused.Addr
+	}
+	return later.Route == refused.Route && later.Competition == refused.Competition && later.Target == refused.Target
+}
+
 // Explain says how a request was decided, from its line.
-func Explain(e *audit.Event) Explanation {
+func Explain(e *audit.Event, k Known) Explanation {
 	x := Explanation{
 		Allowed: e.Outcome != audit.Deny, Peer: e.Detail["peer"], Via: e.Detail["via"], Ignored: e.Detail["ignored"],
 		Required: strings.Fields(e.Detail["required"]), Granted: strings.Fields(e.Detail["granted"]), Missing: strings.Fields(e.Detail["missing"]),
@@ -141,7 +177,7 @@ func Explain(e *audit.Event) Explanation {
 		x.allowed(e)
 		return x
 	}
-	c := causeOf(e)
+	c := causeOf(e, k)
 	x.Failed = c.check
 	detail := x.why(e, c.detail)
 	result := Passed
@@ -162,7 +198,7 @@ func Explain(e *audit.Event) Explanation {
 	if e.Status == 429 && x.Failed != "limit" {
 		x.Summary += " As there had been too many failed attempts from that address, the answer was to wait (429)."
 	}
-	x.Fix = x.wayOn(e)
+	x.Fix = x.wayOn(e, k)
 	return x
 }
 
@@ -224,7 +260,7 @@ func (x *Explanation) why(e *audit.Event, detail string) string {
 const signIn = "Sign in: gradegate login --invite CODE (an administrator makes the code); or use another token of yours: --token-file FILE"
 
 // wayOn is a command that works, or whom to ask.
-func (x *Explanation) wayOn(e *audit.Event) string {
+func (x *Explanation) wayOn(e *audit.Event, k Known) string {
 	id := fault.Word(e.Token)
 	switch e.Reason {
 	case "token_missing", "token_malformed", "token_unknown", "scheme_unknown", "credential_twice":
@@ -247,6 +283,8 @@ func (x *Explanation) wayOn(e *audit.Event) string {
 		return x.otherScopes()
 	case "competition_missing":
 		return "Use a token that is for it: gradegate token create --competition " + fault.Word(strings.Join(x.Missing, " "))
+	case "consent_missing":
+		return "Ask them to run: gradegate consent give " + fault.Word(cmp.Or(k.Actor, e.Actor)) + " --competition " + fault.Word(e.Competition) + "; what you were given: gradegate consent list"
 	case "audit_unavailable":
 		return "Try again in a few seconds; if it lasts, tell the operator: gradegate status"
 	}
@@ -262,6 +300,9 @@ func (x *Explanation) wayOn(e *audit.Event) string {
 		}
 		return "gradegate whoami shows who you are and what your token may do."
 	case "path", "request", "outcome":
+		if _, fix := k.means(e.Reason); fix != "" && !strings.Contains(fix, "…") {
+			return fix
+		}
 		return "The answer to the request said more: its code was " + e.Reason + "."
 	}
 	return "gradegate doctor"

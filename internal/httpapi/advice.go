@@ -66,7 +66,12 @@ func (a *API) adviseAll(ctx context.Context, s *policy.Subject, in *allAdviceIn)
 	}
 	list, err := a.advise(ctx, s, in.Since, only, func(h *hindsight.Habits) []token.Token {
 		var found []token.Token
-		spare := func(k token.Token) int { return h.Of(k.Family).Spare(&k) }
+		spare := func(k token.Token) int {
+			if a.Now().Sub(k.BornAt) < leastKnown {
+				return -1 // nothing will be said of it
+			}
+			return h.Of(k.Family).Spare(&k)
+		}
 		most := func() {
 			slices.SortStableFunc(found, func(x, y token.Token) int {
 				return cmp.Or(cmp.Compare(spare(y), spare(x)), cmp.Compare(x.ID, y.ID))
@@ -219,10 +224,21 @@ func narrowing(out *api.Advice, is *hindsight.Advice) {
 	out.Narrow, out.Command = &n, command
 }
 
-// confide says how far the advice can be trusted.
+// leastKnown is how long a token must have been observed before anything is
+// advised: what somebody does once a week is part of what it is for.
+const leastKnown = 7 * 24 * time.Hour
+
+// confide says how far the advice can be trusted; one that would be a guess is
+// taken back.
 func confide(x *api.Advice) {
 	x.Confidence = "low"
 	switch {
+	case x.Until.Sub(x.Since) < leastKnown:
+		enough := x.Since.Add(leastKnown)
+		x.Confidence, x.Command, x.Narrow, x.EnoughAt = "none", "", nil, &enough
+		x.Detail = fmt.Sprintf("It is too early to say: what the token is used for is known since %s only, and %d days are needed. Ask again from %s on.",
+			x.Since.UTC().Format("2 Jan 2006 15:04 MST"), int(leastKnown/(24*time.Hour)), enough.UTC().Format("2 Jan 2006"))
+		return
 	case x.Uses == 0:
 		x.Detail = fmt.Sprintf("It was not used in %d days.", x.Days)
 		if x.Days >= 30 {

@@ -92,6 +92,7 @@ func TestAdviceRefusesNothing(t *testing.T) {
 				}
 			}
 		}
+		w.clock.Add(8 * 24 * time.Hour) // until then nothing is advised
 		for _, h := range all {
 			id := string(h.secret.Presented().Public.ID())
 			session := w.give(h.name, nil, policy.RoleScopes(people[h.name])...)
@@ -157,6 +158,13 @@ func TestAdvice(t *testing.T) {
 		t.Errorf("%s", a.body)
 	}
 	idle := w.put(token.Personal, "usr_ann", fresh(w))
+	young := "/v1/tokens/" + string(idle.Presented().Public.ID()) + "/advice"
+	w.clock.Add(7*24*time.Hour - time.Second)
+	if a := w.ask(t, get, young, w.give("ann", fresh(w), "tokens:self"), ""); a.json["command"] != nil || a.json["narrow"] != nil || a.json["confidence"] != "none" ||
+		a.json["enough_at"] != w.clock.Now().Add(time.Second).Format(time.RFC3339) || !strings.Contains(a.body, "too early to say: what the token is used for is known since") {
+		t.Errorf("it is too early: %s", a.body)
+	}
+	w.clock.Add(time.Second)
 	list := w.ask(t, get, "/v1/advice", w.give("ann", fresh(w), "tokens:self"), "")
 	if list.status != 200 || !strings.Contains(list.body, "gradegate token revoke "+string(idle.Presented().Public.ID())) || strings.Contains(list.body, "usr_bob") {
 		t.Errorf("%d %s", list.status, list.body)

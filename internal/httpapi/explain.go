@@ -3,6 +3,7 @@ package httpapi
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -61,7 +62,7 @@ func (a *API) explain(ctx context.Context, s *policy.Subject, in *explainIn) (ap
 const mostRefusals = 5
 
 // explainRefusals tells why the last requests with this very token were refused,
-// the newest last.
+// the newest last. What has worked since is left out.
 func (a *API) explainRefusals(ctx context.Context, s *policy.Subject, _ *None) (api.Page[api.Explanation], error) {
 	page := api.Page[api.Explanation]{Items: []api.Explanation{}}
 	text := string(s.Token)
@@ -75,7 +76,11 @@ func (a *API) explainRefusals(ctx context.Context, s *policy.Subject, _ *None) (
 	err := a.reading(ctx, a.lookups, func(ctx context.Context) error {
 		for _, back := range []time.Duration{time.Hour, 24 * time.Hour} {
 			_, err := a.Lines(ctx, Lines{Stream: "use", Since: a.Now().Add(-back), Slack: time.Minute, Text: text}, func(e *audit.Event) error {
-				if e.Outcome == audit.Deny && e.Request != "" && possesses(s, e) {
+				switch {
+				case e.Request == "" || !possesses(s, e):
+				case e.Outcome != audit.Deny:
+					last = slices.DeleteFunc(last, func(r audit.Event) bool { return hindsight.Mended(&r, e) })
+				default:
 					last = append(last[max(0, len(last)+1-mostRefusals):], *e)
 				}
 				return nil
@@ -193,7 +198,7 @@ func (a *API) reading(ctx context.Context, places chan struct{}, do func(context
 }
 
 func (a *API) viewExplanation(e *audit.Event) api.Explanation {
-	x := hindsight.Explain(e)
+	x := hindsight.Explain(e, hindsight.Known{Actor: a.Table.NameOf(principal.ID(e.Actor)), Means: meaning})
 	out := api.Explanation{
 		RequestID: e.Request, At: e.At, Decision: "allow", Reason: "ok", Status: e.Status, Route: e.Route, Summary: x.Summary, Fix: x.Fix,
 		TokenID: e.Token, Kind: e.Kind, UserID: e.Actor, Mode: e.Mode, IP: e.Addr, Agent: e.Agent, Checks: []api.ExplainedCheck{},

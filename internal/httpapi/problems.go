@@ -33,6 +33,13 @@ var problems = sync.OnceValue(func() map[string]problemText {
 	return byCode
 })
 
+// meaning is what a problem's code stands for, and what one does about it; "" of
+// one that is not known.
+func meaning(code string) (detail, fix string) {
+	p := problems()[code]
+	return p.Detail, p.Fix
+}
+
 // problemPage is where the type of a problem leads (RFC 9457, section 3.1.1).
 func (a *API) problemPage(c *call, r *http.Request) error {
 	p, ok := problems()[r.PathValue("code")]

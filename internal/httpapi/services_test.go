@@ -115,6 +115,11 @@ func TestConsents(t *testing.T) {
 	if a := submit(w.ann, "on_behalf_of", "bob"); a.status != 403 || a.code() != "consent_missing" || !strings.Contains(a.body, "gradegate consent give ann --competition iris") {
 		t.Errorf("%d %s", a.status, a.body)
 	}
+	refused := submit(w.ann, "on_behalf_of", "bob").header.Get("X-Request-Id")
+	if a := w.ask(t, get, "/v1/explain/"+refused, w.ann, ""); a.check("right") != "failed" || !strings.Contains(a.body, "had given no consent that held at that moment") ||
+		!strings.Contains(a.body, "gradegate consent give ann --competition iris") || strings.Contains(a.body, "bob") {
+		t.Errorf("why: %d %s", a.status, a.body)
+	}
 	if a := submit(w.ann, "on_behalf_of", "ann"); a.status != 400 || a.code() != "on_behalf_of_self" {
 		t.Errorf("%d %s", a.status, a.body)
 	}

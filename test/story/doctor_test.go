@@ -91,6 +91,15 @@ func TestDoctor(t *testing.T) {
 	request := requestRE.FindString(errs)
 	w.must("ann", "token", "revoke", "team-ci")
 	expect(w.doctor("ann", 4, "--token-file", file), map[string]string{"whoami": "problem", "token form": "ok", "refusal": "warning"}, "revoked", request)
+	// What it was refused itself it does not tell, and what has worked since neither.
+	if all := w.must("ann", "doctor"); strings.Contains(all, "refusal ") {
+		t.Errorf("%s", all)
+	}
+	for _, c := range w.doctor("ann", 4, "--token-file", file).Checks {
+		if c.Name == "refusal" && strings.Contains(c.Detail, "whoami") {
+			t.Errorf("it tells of itself: %s", c.Detail)
+		}
+	}
 	x := object[api.Explanation](t, w.must("ann", "explain", request, "--token-file", file, "-o", "json"))
 	if x.Reason != "scope_missing" || x.TokenName != "team-ci" || len(x.Missing) != 1 || x.Missing[0] != "tokens:self" {
 		t.Errorf("%+v", x)
