@@ -26,8 +26,11 @@ type Bound struct {
 	Level string
 	// Token and Name are the token whose budget it is, at that level.
 	Token, Name string
-	Budget      // with what was granted
-	Granted     Budget
+	// For is the name of whom it bounds, where somebody else is told of it: who
+	// hands in for them.
+	For     string
+	Budget  // with what was granted
+	Granted Budget
 }
 
 // Raise is the bound with what grants add to it.
@@ -137,9 +140,13 @@ func (b Bound) Admit(t Taken, want time.Duration, now time.Time) error {
 			WithFix("Wait until %s, or less if a job takes less than it may (gradegate quota); or %s",
 				at.UTC().Format("2006-01-02 15:04 MST"), b.more(s.Used+s.Reserved+want-b.GPU))
 	case b.Jobs > 0 && s.Running >= b.Jobs:
-		return b.refusal(fault.Limited, "%s.", s.jobsFact()).
+		f := b.refusal(fault.Limited, "%s.", s.jobsFact()).
 			With("resource", "concurrent").With("limit", b.Jobs).With("used", s.Running).With("frees_at", nil).
 			WithFix("Wait for one to end (gradegate job list) or cancel one: gradegate cancel JOB")
+		if b.others() {
+			f = f.WithFix("%s", OneOfTheirs(b.For))
+		}
+		return f
 	}
 	return nil
 }
@@ -157,7 +164,7 @@ func (b Bound) more(missing time.Duration) string {
 	if b.Level == TokenLevel {
 		return "use your session (gradegate login) or another token of yours"
 	}
-	return "ask an administrator to run: gradegate quota grant USER --gpu-hours " + Hours(missing) + " --for 7d --reason WHY"
+	return "ask an administrator to run: gradegate quota grant " + fault.Word(cmp.Or(b.For, "USER")) + " --gpu-hours " + Hours(missing) + " --for 7d --reason WHY"
 }
 
 // Why says in one sentence where a bound comes from and what is taken of it.
@@ -219,20 +226,34 @@ func isAre(n int) string {
 	return "are"
 }
 
+// others reports whether it bounds somebody else than who is told of it. The
+// token is that of who hands in.
+func (b Bound) others() bool { return b.For != "" && b.Level != TokenLevel }
+
+// OneOfTheirs is what one does who hands in for somebody that has as many jobs
+// under way as they may.
+func OneOfTheirs(name string) string {
+	return "Wait for one of " + name + "'s jobs to end, or let " + name + " cancel one; those that you handed in: gradegate job list --for-others"
+}
+
 func (b Bound) who() string {
+	you, has := "you", "You have"
+	if b.others() {
+		you, has = b.For, b.For+" has"
+	}
 	switch b.Level {
 	case TokenLevel:
 		return "The token " + b.Name + " has"
 	case UserLevel:
-		return "You have"
+		return has
 	}
 	granted := ""
 	if !b.Granted.IsZero() {
-		granted = ", with what was granted to you,"
+		granted = ", with what was granted to " + you + ","
 	}
 	of := b.Level
 	if of == "platform" {
 		of = "the platform"
 	}
-	return "The policy of " + of + granted + " allows you"
+	return "The policy of " + of + granted + " allows " + you
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"gradegate/internal/authority"
+	"gradegate/internal/budget"
 	"gradegate/internal/fault"
 	"gradegate/internal/grading"
 	"gradegate/internal/job"
@@ -250,6 +251,48 @@ func TestNoJobAfterWithdrawal(t *testing.T) {
 		}
 		if round%16 >= 14 {
 			ann, bob = pair()
+		}
+	}
+}
+
+// Who hands in for somebody is told whose quota is used up and who can do what
+// about it: it is not their own, and their own is not touched.
+func TestWhoseQuota(t *testing.T) {
+	gpu := job.Resources{GPUs: 1, TimeLimit: time.Hour}
+	for name, c := range map[string]struct {
+		limit        grading.Competition
+		budget       budget.Budget
+		detail, fix  string
+		own, ownsFix string
+	}{
+		"a day":          {grading.Competition{PerDay: 1}, budget.Budget{}, "bob has used all submissions of this day in c: 1 of 1.", "it is bob's quota", "You have used all", "gradegate quota show c"},
+		"under way":      {grading.Competition{Concurrent: 1}, budget.Budget{}, "bob has as many jobs under way in c as are allowed at once: 1.", "let bob cancel one", "You have as many jobs under way", "gradegate cancel JOB"},
+		"budget of jobs": {grading.Competition{}, budget.Budget{Jobs: 1}, "bob has 1 job at once", "let bob cancel one", "You have 1 job at once", "gradegate cancel JOB"},
+		"budget of GPUs": {grading.Competition{Resources: gpu}, budget.Budget{GPU: time.Hour, Per: budget.Day}, "bob has 1 GPU hour", "gradegate quota grant bob --gpu-hours 1", "You have 1 GPU hour", "gradegate quota grant USER"},
+	} {
+		h := open(t)
+		ann, bob := h.person(t, "ann"), h.person(t, "bob")
+		h.consent(t, bob, "ann")
+		c.limit.Name, c.limit.Metrics, c.limit.Open = "c", []string{"accuracy"}, true
+		if _, err := h.Apply(t.Context(), admin(), c.limit, nil, 0); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := h.authority.UpdateUser(t.Context(), admin(), "bob", authority.UserUpdate{Budget: &c.budget}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := h.submitFor(t.Context(), ann, "bob"); err != nil {
+			t.Fatal(name, err)
+		}
+		_, err := h.submitFor(t.Context(), ann, "bob")
+		if f := fault.Of(err); f.Kind != fault.Limited || !strings.Contains(f.Detail, c.detail) || strings.Contains(f.Detail, "You") || !strings.Contains(f.Fix, c.fix) {
+			t.Errorf("%s, by ann: %s %s", name, f.Detail, f.Fix)
+		}
+		_, err = h.submit(t.Context(), bob)
+		if f := fault.Of(err); f.Kind != fault.Limited || !strings.Contains(f.Detail, c.own) || !strings.Contains(f.Fix, c.ownsFix) {
+			t.Errorf("%s, by bob: %s %s", name, f.Detail, f.Fix)
+		}
+		if _, err := h.submit(t.Context(), ann); err != nil {
+			t.Errorf("%s: ann's own is used up: %v", name, err)
 		}
 	}
 }

@@ -202,18 +202,20 @@ func (g *Grading) beneficiary(s *policy.Subject, u Upload) (principal.ID, error)
 }
 
 // enter holds the gates of those whose end must not be acknowledged while the
-// job is admitted, and says in it whose it is at this moment.
-func (g *Grading) enter(s *policy.Subject, owner principal.ID, j *job.Job) (release func(), err error) {
+// job is admitted, and says in it whose it is at this moment. whose is the name of
+// another one that it is handed in for.
+func (g *Grading) enter(s *policy.Subject, owner principal.ID, j *job.Job) (release func(), whose string, err error) {
 	if owner == s.Principal.ID {
-		return g.Gate.Admit(s)
+		release, err = g.Gate.Admit(s)
+		return release, "", err
 	}
 	p, c, release, err := g.Gate.AdmitFor(s, owner, j.Competition)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	j.Owner, j.Person = p.ID, p.Epochs.Person
 	j.Submitter, j.SubmitterEpoch, j.Consent = c.Taker, c.TakerEpoch, c.ID
-	return release, nil
+	return release, p.Name, nil
 }
 
 // refused reports whether an error means that nothing was taken. After trouble
@@ -246,12 +248,12 @@ func (g *Grading) admit(ctx context.Context, s *policy.Subject, owner principal.
 			Sealed: g.Keys.Seal([]byte(handle.Reveal()), idem.Key, idem.Presented.Reveal()),
 		}
 	}
-	release, err := g.enter(s, owner, &j)
+	release, whose, err := g.enter(s, owner, &j)
 	if err != nil {
 		return Submitted{}, err
 	}
 	sub.Owner = j.Owner
-	q := g.reservation(c, &j, sub, now) // behind the gate: a budget that was lowered holds once that is acknowledged
+	q := g.reservation(c, &j, whose, sub, now) // behind the gate: a budget that was lowered holds once that is acknowledged
 	err = g.Store.InsertJob(ctx, j, sub, q, reply, g.submitEvent(s, j, sub, now))
 	release()
 	if err != nil && fault.CodeOf(err) == "reply_exists" {

@@ -14,12 +14,14 @@ import (
 )
 
 // reservation is what a new job takes until it is over. Predictions never run.
-func (g *Grading) reservation(c Competition, j *job.Job, sub Submission, now time.Time) Reservation {
-	q := Reservation{Since: QuotaDay(now), PerDay: c.PerDay, Concurrent: c.Concurrent, Bounds: g.Gate.Bounds(j.Owner, j.Via)}
+// whose names its owner, if that is not who hands it in.
+func (g *Grading) reservation(c Competition, j *job.Job, whose string, sub Submission, now time.Time) Reservation {
+	q := Reservation{Since: QuotaDay(now), PerDay: c.PerDay, Concurrent: c.Concurrent, Bounds: g.Gate.Bounds(j.Owner, j.Via), For: whose}
 	if sub.Kind != Predictions {
 		q.GPUSeconds = int64(c.Resources.GPUTime() / time.Second)
 	}
-	for _, b := range q.Bounds {
+	for i, b := range q.Bounds {
+		q.Bounds[i].For = whose
 		if b.Token == string(j.Via) {
 			q.Family = token.Family(b.Account)
 		}

@@ -83,6 +83,9 @@ type Reservation struct {
 	Since              time.Time
 	PerDay, Concurrent int
 	GPUSeconds         int64 // the most that it can use
+	// For is the name of its owner, if somebody else hands it in and is the one
+	// who reads a refusal.
+	For string
 	// Bounds are the budgets that hold inside the transaction as well. It is
 	// booked on the account of each, and on its owner's.
 	Bounds []budget.Bound

@@ -75,16 +75,29 @@ func (j *Jobs) judge(ctx context.Context, tx *sql.Tx, x *job.Job, q grading.Rese
 		return fault.New(fault.Limited, "quota_exceeded", detail, args...).With("budget", "competition").With("competition", x.Competition)
 	}
 	resets := q.Since.Add(24 * time.Hour)
+	who := "You have"
+	if q.For != "" {
+		who = q.For + " has"
+	}
 	switch {
 	case q.PerDay > 0 && u.Submissions >= q.PerDay:
-		return exceeded("You have used all %d submissions of this day in %s.", q.PerDay, x.Competition).
+		f := exceeded("%s used all submissions of this day in %s: %d of %d.", who, x.Competition, u.Submissions, q.PerDay).
 			With("resource", "submissions").With("limit", q.PerDay).With("used", u.Submissions).With("frees_at", resets).
 			WithRetry(max(time.Second, resets.Sub(x.CreatedAt))).
 			WithFix("Wait until %s; what you have left is shown by: gradegate quota show %s", resets.UTC().Format("2006-01-02 15:04 MST"), x.Competition)
+		if q.For != "" {
+			f = f.WithFix("Wait until %s: it is %s's quota, and what others hand in for %s counts too. Your own is another one: gradegate quota show %s",
+				resets.UTC().Format("2006-01-02 15:04 MST"), q.For, q.For, x.Competition)
+		}
+		return f
 	case q.Concurrent > 0 && u.Concurrent >= q.Concurrent:
-		return exceeded("You have %d jobs under way in %s, and no more are allowed at once.", u.Concurrent, x.Competition).
+		f := exceeded("%s as many jobs under way in %s as are allowed at once: %d.", who, x.Competition, u.Concurrent).
 			With("resource", "concurrent").With("limit", q.Concurrent).With("used", u.Concurrent).With("frees_at", nil).
 			WithFix("Wait for one to end (gradegate job list) or cancel one: gradegate cancel JOB")
+		if q.For != "" {
+			f = f.WithFix("%s", budget.OneOfTheirs(q.For))
+		}
+		return f
 	}
 	return nil
 }
