@@ -213,6 +213,7 @@ func TestAdviceCountsNoRefusal(t *testing.T) {
 			t.Errorf("%d %s", a.status, a.body)
 		}
 	}
+	w.clock.Add(leastKnown)
 	x := decodeAs[api.Advice](t, w.ask(t, get, "/v1/tokens/"+id+"/advice", w.give("ann", fresh(w), "tokens:self"), "").body)
 	if x.Uses != 1 || !slices.Equal(x.UsedScopes, []string{"jobs:read", "results:read"}) || x.Narrow == nil {
 		t.Errorf("%+v", x)
