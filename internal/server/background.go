@@ -3,9 +3,11 @@ package server
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"time"
 
 	"gradegate/internal/audit"
+	"gradegate/internal/authn"
 	"gradegate/internal/token"
 )
 
@@ -74,7 +76,7 @@ const flushEvery = 3 * time.Second
 func (s *Server) keepUses(ctx context.Context) {
 	tick := time.NewTicker(flushEvery)
 	defer tick.Stop()
-	p := pulse{able: s.clock.Now()}
+	p := pulse{able: s.clock.Now(), heard: s.clock.Now()}
 	s.beat(ctx, &p)
 	for {
 		select {
@@ -85,11 +87,36 @@ func (s *Server) keepUses(ctx context.Context) {
 		if err := s.flushUses(ctx); err != nil && ctx.Err() == nil {
 			s.log.Warn("last uses are kept in memory and the trail for now", "error", err)
 		}
+		s.hearUses(ctx, &p)
 		s.beat(ctx, &p)
 		s.rehash(ctx)
 		s.table.DropHandles(s.clock.Now())
 		s.watchClock(&p)
 	}
+}
+
+// hearOverlap is how far back each look for other nodes' uses goes: their clocks
+// may differ, and a transaction may be seen late. Hearing twice does no harm.
+const hearOverlap = 30 * time.Second
+
+// hearUses takes over the uses that other nodes have stored. A token that is in
+// use at one node must not end unused at another, nor seem to rest there.
+func (s *Server) hearUses(ctx context.Context, p *pulse) {
+	if s.cfg.Database.Tokens == "" {
+		return // there are no other nodes
+	}
+	now := s.clock.Now()
+	err := s.tokens.UsesStored(ctx, p.heard.Add(-hearOverlap), func(u authn.LastUse) error {
+		s.table.ApplyUse(u)
+		return nil
+	})
+	if err != nil {
+		if ctx.Err() == nil {
+			s.log.Warn("the uses at the other nodes cannot be read", "error", err)
+		}
+		return
+	}
+	p.heard = now
 }
 
 // rehash keeps the tokens that were used under the newest pepper.
@@ -106,7 +133,10 @@ func (s *Server) rehash(ctx context.Context) {
 type pulse struct {
 	able   time.Time // since when uses can be recorded; zero: they cannot
 	beaten time.Time
-	warned time.Time // of the clock
+	// outages are those that the table knows.
+	outages token.Outages
+	heard   time.Time // when it was asked last what other nodes have stored
+	warned  time.Time // of the clock
 }
 
 // beatEvery is how often it is noted that uses can be recorded. What lies
@@ -124,12 +154,13 @@ func (s *Server) beat(ctx context.Context, p *pulse) {
 	case now.Sub(p.beaten) < beatEvery:
 		return
 	}
-	outages, changed, err := s.tokens.Beat(ctx, p.able, now)
+	outages, err := s.tokens.Beat(ctx, p.able, now)
 	if err != nil {
 		return // the next one tells what there is to tell
 	}
 	p.beaten = now
-	if changed {
+	if !slices.Equal(outages, p.outages) {
+		p.outages = outages
 		s.table.ApplyOutages(outages)
 	}
 }

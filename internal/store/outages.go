@@ -33,11 +33,11 @@ func (t *Tokens) RebuiltAt(ctx context.Context) (time.Time, error) {
 
 // Beat notes that uses could be recorded from able until now without a break.
 // What lies between the last such note and able is an outage, in which the idle
-// clocks stood still. changed tells whether there is a new one.
-func (t *Tokens) Beat(ctx context.Context, able, now time.Time) (all token.Outages, changed bool, err error) {
+// clocks stood still. It gives all outages: another node may have noted one.
+func (t *Tokens) Beat(ctx context.Context, able, now time.Time) (token.Outages, error) {
 	db, err := t.healthy()
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	err = db.inTx(ctx, func(tx *sql.Tx) error {
 		mark, err := readMeta(ctx, tx, metaAble)
@@ -45,7 +45,6 @@ func (t *Tokens) Beat(ctx context.Context, able, now time.Time) (all token.Outag
 			return db.trouble(err)
 		}
 		if last := clock.Micro(mark); mark != 0 && able.Sub(last) > outageFrom {
-			changed = true
 			_, err = tx.ExecContext(ctx, "INSERT INTO outages (began, ended) VALUES ($1, $2) ON CONFLICT (began) DO NOTHING", mark, able.UnixMicro())
 		}
 		if err == nil {
@@ -59,11 +58,10 @@ func (t *Tokens) Beat(ctx context.Context, able, now time.Time) (all token.Outag
 		}
 		return db.trouble(err)
 	})
-	if err != nil || !changed {
-		return nil, false, err
+	if err != nil {
+		return nil, err
 	}
-	all, err = t.Outages(ctx)
-	return all, err == nil, err
+	return t.Outages(ctx)
 }
 
 // Outages are the spans in which uses could not be recorded, in order and apart.

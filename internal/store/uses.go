@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"net/netip"
+	"time"
 
 	"gradegate/internal/authn"
 	"gradegate/internal/clock"
@@ -13,8 +14,9 @@ import (
 
 // putUse never moves a use back, so that two nodes, or a replay of the trail,
 // may write in any order.
-const putUse = `INSERT INTO token_uses (token, at, addr, agent, count) VALUES ($1, $2, $3, $4, $5)
+const putUse = `INSERT INTO token_uses (token, at, addr, agent, count, stored_at) VALUES ($1, $2, $3, $4, $5, $6)
 	ON CONFLICT (token) DO UPDATE SET
+	  stored_at = excluded.stored_at,
 	  addr = CASE WHEN excluded.at > token_uses.at THEN excluded.addr ELSE token_uses.addr END,
 	  agent = CASE WHEN excluded.at > token_uses.at THEN excluded.agent ELSE token_uses.agent END,
 	  count = CASE WHEN excluded.count > token_uses.count THEN excluded.count ELSE token_uses.count END,
@@ -41,12 +43,13 @@ func (t *Tokens) RecordUses(ctx context.Context, uses []authn.LastUse, trailPos 
 			return db.trouble(err)
 		}
 		defer put.Close()
+		now := clock.Micros(t.cfg.Clock.Now())
 		for _, u := range uses {
 			addr := ""
 			if u.Addr.IsValid() {
 				addr = u.Addr.String()
 			}
-			if _, err := put.ExecContext(ctx, string(u.Token), clock.Micros(u.At), addr, u.Agent, u.Count); err != nil {
+			if _, err := put.ExecContext(ctx, string(u.Token), clock.Micros(u.At), addr, u.Agent, u.Count, now); err != nil {
 				return db.trouble(err)
 			}
 		}
@@ -84,6 +87,16 @@ func (t *Tokens) Uses(ctx context.Context, do func(authn.LastUse) error) error {
 		return err
 	}
 	return db.trouble(eachUse(ctx, db.read, "", do))
+}
+
+// UsesStored streams the last uses that were stored since an instant, by this
+// node or another one.
+func (t *Tokens) UsesStored(ctx context.Context, since time.Time, do func(authn.LastUse) error) error {
+	db, err := t.healthy()
+	if err != nil {
+		return err
+	}
+	return db.trouble(eachUse(ctx, db.read, " WHERE stored_at >= $1", do, clock.Micros(since)))
 }
 
 func eachUse(ctx context.Context, q querier, where string, do func(authn.LastUse) error, args ...any) error {

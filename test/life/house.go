@@ -158,11 +158,10 @@ func (h *House) flush() {
 // record is Beat as the server calls it: uses could be recorded since able.
 func (h *House) record(able time.Time) {
 	now := h.clock.Now()
-	all, changed, err := h.tokens.Beat(context.Background(), able, now)
+	all, err := h.tokens.Beat(context.Background(), able, now)
 	h.must(err)
-	if h.beat = now; changed {
-		h.table.ApplyOutages(all)
-	}
+	h.beat = now
+	h.table.ApplyOutages(all)
 }
 
 func (h *House) competition() {

@@ -117,6 +117,14 @@ func uses(t *testing.T, open TokensPlace) {
 	if n, err := s.UsesPosition(t.Context()); err != nil || n != 60 {
 		t.Errorf("position %d, %v", n, err)
 	}
+	// Another node finds what was stored since it asked last, whenever that happened.
+	stored := func(since time.Time) (n int) {
+		must(t, s.UsesStored(t.Context(), since, func(authn.LastUse) error { n++; return nil }))
+		return n
+	}
+	if all, none := stored(T0.Add(-time.Hour)), stored(T0.Add(time.Hour)); all != 2 || none != 0 {
+		t.Errorf("%d uses were stored, and %d later", all, none)
+	}
 }
 
 func listing(t *testing.T, open TokensPlace) {
