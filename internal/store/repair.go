@@ -410,7 +410,7 @@ func salvage(ctx context.Context, aside string, to *database) {
 			if u.Addr.IsValid() {
 				addr = u.Addr.String()
 			}
-			_, err := tx.ExecContext(ctx, putUse, string(u.Token), clock.Micros(u.At), addr, u.Agent, u.Count)
+			_, err := tx.ExecContext(ctx, putUse, string(u.Token), clock.Micros(u.At), addr, u.Agent, u.Count, 0) // it has no other nodes, which ask when
 			return err
 		})
 		if err != nil {
