@@ -27,7 +27,7 @@ import (
 // else has to take its audit event; so does whatever is added.
 var reading = map[string]string{
 	"Token": "", "TokensOf": "", "TokensPage": "", "Principal": "", "PrincipalByName": "", "Principals": "", "Levels": "", "Consents": "", "Blocks": "", "Guesses": "", "Reply": "", "Outages": "", "RebuiltAt": "",
-	"Load": "", "Uses": "", "UsesPosition": "", "PendingEvents": "", "Check": "", "Report": "", "State": "", "Wake": "", "Close": "", "Follow": "",
+	"Load": "", "Uses": "", "UsesStored": "", "UsesPosition": "", "PendingEvents": "", "Check": "", "Report": "", "State": "", "Wake": "", "Close": "", "Follow": "",
 	"Competition": "", "Competitions": "", "Job": "", "Jobs": "", "LiveJobs": "", "Best": "", "Submission": "", "Usage": "", "JobReply": "", "QuotaLines": "", "Spending": "",
 	"Handles": "", "FollowHandles": "", "Vias": "",
 	"Kin": "", "LastUses": "", "Archived": "", "ArchivedToken": "", "Due": "", "Holds": "", "Samples": "", "Sizes": "",
