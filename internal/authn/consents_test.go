@@ -1,6 +1,7 @@
 package authn
 
 import (
+	"fmt"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -135,5 +136,27 @@ func TestConsented(t *testing.T) {
 	refused("bob", "iris", "consent_missing")
 	if _, _, _, err := tab.AdmitFor(&policy.Subject{Principal: ann, Token: sub.Token, Addr: addr}, bob.ID, "iris"); fault.CodeOf(err) != "consent_missing" {
 		t.Errorf("admitted after its end: %v", err)
+	}
+}
+
+// What was withdrawn is not looked at again, however much of it there is.
+func TestWithdrawnConsentsCostNothing(t *testing.T) {
+	tab, _, _, _ := table(t)
+	bob := principal.Principal{ID: "usr_bob", Version: 1, Name: "bob", Kind: principal.Human, Status: principal.Active}
+	me := ann
+	me.Kind = principal.Human
+	for i := range 50 {
+		c := consent(t, fmt.Sprint("cns_", i), bob, me)
+		ended, _ := c.Withdraw(t0)
+		tab.Apply(Change{Consents: []principal.Consent{c}})
+		tab.Apply(Change{Consents: []principal.Consent{ended}})
+		tab.Apply(Change{Consents: []principal.Consent{c}}) // an older record comes late
+	}
+	tab.Apply(Change{Consents: []principal.Consent{consent(t, "cns_last", bob, me)}})
+	if got := tab.consents.byGiver[bob.ID]; len(got) != 1 || got[0] != "cns_last" {
+		t.Errorf("%d are looked at: %v", len(got), got)
+	}
+	if n := len(tab.ConsentsOf(bob.ID)); n != 51 {
+		t.Errorf("%d are known", n)
 	}
 }

@@ -137,3 +137,13 @@ func TestForeignForm(t *testing.T) {
 		t.Error("a UUID is not")
 	}
 }
+
+// One line that cannot be read does not hold up the others.
+func TestImportBadLine(t *testing.T) {
+	h, _ := timed(t)
+	list := []authority.Import{{User: "ann", Unreadable: true}, {User: "bob", Digest: digestOf(oldSecret)}}
+	out, err := h.ImportTokens(t.Context(), &policy.Subject{Local: true}, list, authority.ImportOptions{CreateUsers: true})
+	if err != nil || fault.CodeOf(out[0].Refusal) != "sha256_invalid" || out[0].NewUser || out[1].Outcome != "imported" {
+		t.Errorf("%+v %v", out, err)
+	}
+}

@@ -42,5 +42,6 @@ func TestArchiveCutOff(t *testing.T) {
 	m.run("", "archive", "verify", "--dir", segments, "--key", key).want(t, 0, "Not compared with a trail", "")
 	cut := m.run("", "archive", "verify", "--dir", segments, "--key", key, "--trail", dir)
 	cut.want(t, 1, "tokens-000001-20261124.jsonl.gz: the trail tells of it, and it is missing", "do not verify")
+	m.run("", "archive", "verify", "--dir", segments, "--url", "http://127.0.0.1:1").want(t, 2, "", "Give the key that you keep: --key FILE")
 	m.run("", "archive", "verify", "--dir", segments, "--key", key, "--trail", segments).want(t, 2, "", "holds no audit trail")
 }

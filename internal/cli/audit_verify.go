@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"gradegate/api"
 	"gradegate/internal/fault"
 	"gradegate/internal/trail"
 )
@@ -66,10 +67,11 @@ func (a *app) verifyingKey(cmd *cobra.Command, given string) (string, error) {
 			return "", err
 		}
 		key, err := client.TrailKey(cmd.Context())
-		if err != nil {
-			return "", fault.Wrap(fault.Invalid, "key_missing", "Without --key the server is asked for the verifying key, and it does not answer.", err).WithFix("Give the key that you keep: --key FILE (gradegate audit key > FILE, while the server runs)")
+		if e, ok := errors.AsType[*api.Error](err); ok && e.Code == "unreachable" {
+			return "", fault.New(fault.Invalid, "key_missing", "Without --key the server is asked for the verifying key, and it does not answer.").
+				WithFix("Give the key that you keep: --key FILE (gradegate audit key > FILE, while the server runs)")
 		}
-		return strings.TrimSpace(key), nil
+		return strings.TrimSpace(key), err
 	}
 	data, err := os.ReadFile(given)
 	switch {

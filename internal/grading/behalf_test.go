@@ -94,6 +94,11 @@ func TestOnBehalfOf(t *testing.T) {
 	if list(bob, grading.Filter{}) != 1 || list(ann, grading.Filter{}) != 0 || list(ann, others) != 1 || list(eve, others) != 0 {
 		t.Error("the lists are wrong")
 	}
+	lapsed := *ann // whose token has ended reads on of her own alone
+	lapsed.Mode, lapsed.Ended = policy.ModeExpiredRead, h.clock.Now().Add(time.Hour)
+	if all, err := h.Jobs(t.Context(), &lapsed, grading.Filter{Submitter: ann.Principal.ID, Limit: 10}); err == nil || len(all) > 0 {
+		t.Errorf("others' jobs, with a token that has ended: %d %v", len(all), err)
+	}
 
 	// A consent that has ended lets nothing more in; what it let in stays.
 	if _, err := h.authority.WithdrawConsent(t.Context(), ann, c.ID); fault.CodeOf(err) != "consent_not_found" {

@@ -1,9 +1,11 @@
 package hindsight
 
 import (
+	"strings"
 	"testing"
 
 	"gradegate/internal/audit"
+	"gradegate/internal/policy"
 )
 
 // Whatever the reason, one check failed, those before it passed, none behind it
@@ -68,6 +70,18 @@ func TestMended(t *testing.T) {
 			if Mended(&r, &u) {
 				t.Errorf("%s is mended, though it was %s", c.reason, name)
 			}
+		}
+	}
+}
+
+// Whose token is quarantined learns that, and not that a right is missing which the
+// token had a moment ago.
+func TestQuarantinedIsSaid(t *testing.T) {
+	for mode, want := range map[string]bool{policy.ModeQuarantined: true, "": false} {
+		x := Explain(&audit.Event{Outcome: audit.Deny, Reason: "denied", Status: 403, Token: "tok_1", Mode: mode}, Known{})
+		said := strings.Contains(x.Summary, "it is quarantined") && strings.Contains(x.Fix, "gradegate token resume tok_1")
+		if said != want {
+			t.Errorf("in mode %q: %s %s", mode, x.Summary, x.Fix)
 		}
 	}
 }

@@ -177,6 +177,32 @@ func TestAdvice(t *testing.T) {
 	}
 }
 
+// Whoever looks for their own in weeks of the trail leaves room for those who look
+// after all of it, and the other way round.
+func TestOwnAdviceLeavesRoom(t *testing.T) {
+	w := build(t)
+	ann := w.give("ann", nil, "tokens:self")
+	path := "/v1/tokens/" + string(ann.Presented().Public.ID()) + "/advice"
+	eve := w.give("eve", fresh(w), "audit:read")
+	asks := func(what string, own, all int) {
+		t.Helper()
+		if a := w.ask(t, get, path, ann, ""); a.status != own {
+			t.Errorf("%s: her own: %d %s", what, a.status, a.body)
+		}
+		if a := w.ask(t, get, "/v1/advice?all=true", eve, ""); a.status != all {
+			t.Errorf("%s: an auditor: %d %s", what, a.status, a.body)
+		}
+	}
+	asks("nobody reads", 200, 200)
+	w.api.ownReadings <- struct{}{}
+	asks("somebody reads their own", 429, 200)
+	<-w.api.ownReadings
+	for range cap(w.api.readings) {
+		w.api.readings <- struct{}{}
+	}
+	asks("auditors read", 200, 429)
+}
+
 // fresh is a change that makes a token as of now.
 func fresh(w *world) func(*token.Token) {
 	return func(k *token.Token) {
