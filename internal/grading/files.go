@@ -132,9 +132,30 @@ func (f files) openOutput(id job.ID, name string) (*os.File, error) {
 }
 
 // tidy removes what a finished job does not need any more; its log and its
-// output stay for its owner.
+// predictions stay. A program may have filled everything else.
 func (f files) tidy(id job.ID) {
+	dir := f.jobDir(id)
 	for _, d := range []string{"work", "data", "run_token"} {
-		_ = os.RemoveAll(filepath.Join(f.jobDir(id), d))
+		_ = os.RemoveAll(filepath.Join(dir, d))
 	}
+	left, _ := os.ReadDir(filepath.Join(dir, "output")) // none: nothing to remove
+	for _, e := range left {
+		if e.Name() != predictionsFile || !e.Type().IsRegular() {
+			_ = os.RemoveAll(filepath.Join(dir, "output", e.Name()))
+		}
+	}
+}
+
+// untidied are the jobs whose folder is as it was when they ran.
+func (f files) untidied() (ids []job.ID, err error) {
+	list, err := os.ReadDir(filepath.Join(f.dir, "jobs"))
+	if err != nil {
+		return nil, fmt.Errorf("folders of jobs: %w", err)
+	}
+	for _, e := range list {
+		if _, err := os.Lstat(filepath.Join(f.jobDir(job.ID(e.Name())), "work")); err == nil {
+			ids = append(ids, job.ID(e.Name()))
+		}
+	}
+	return ids, nil
 }

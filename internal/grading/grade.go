@@ -50,7 +50,6 @@ func (g *Grading) finish(ctx context.Context, j job.Job, to job.State, reason, d
 	if err := g.replace(ctx, j, next); err != nil {
 		return err
 	}
-	g.files.tidy(j.ID)
 	return g.Executor.Forget(ctx, j.ID)
 }
 

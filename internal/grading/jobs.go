@@ -126,7 +126,9 @@ func (g *Grading) Cancel(ctx context.Context, s *policy.Subject, id job.ID) (d D
 		next, settle := settled(next, now)
 		err = g.Store.ReplaceJob(ctx, d.Job, next, settle, e)
 		if err == nil {
-			d.Job = next
+			if d.Job = next; next.State.Final() {
+				g.files.tidy(id)
+			}
 			g.Nudge()
 			return d, "", nil
 		}

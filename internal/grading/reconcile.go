@@ -255,5 +255,29 @@ func (g *Grading) replace(ctx context.Context, j, next job.Job) error {
 		Detail: map[string]string{"from": string(j.State), "to": string(next.State)},
 	}
 	next, settle := settled(next, now)
-	return g.Store.ReplaceJob(ctx, j, next, settle, e)
+	err := g.Store.ReplaceJob(ctx, j, next, settle, e)
+	if err == nil && next.State.Final() {
+		g.files.tidy(j.ID)
+	}
+	return err
+}
+
+// CleanUp removes what jobs have left whose end was interrupted by that of the
+// process. It is called before anything else.
+func (g *Grading) CleanUp(ctx context.Context) error {
+	ids, err := g.files.untidied()
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		j, err := g.Store.Job(ctx, id)
+		switch {
+		case fault.KindOf(err) == fault.NotFound && err != nil: // perhaps another database knows it
+		case err != nil:
+			return err
+		case j.State.Final():
+			g.files.tidy(id)
+		}
+	}
+	return nil
 }

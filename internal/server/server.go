@@ -269,7 +269,7 @@ func (s *Server) openJobs(ctx context.Context) error {
 	return nil
 }
 
-func (s *Server) openUseCases(context.Context) error {
+func (s *Server) openUseCases(ctx context.Context) error {
 	s.authority = authority.New(s.tokens, s.table, s.keys, s.clock.Now)
 	host, err := os.Hostname()
 	if err != nil {
@@ -280,7 +280,13 @@ func (s *Server) openUseCases(context.Context) error {
 		Dir: filepath.Join(s.cfg.Data, "grading"), Node: host, Log: s.log,
 		Files: filesFor(descriptors()),
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	if err := s.grading.CleanUp(ctx); err != nil {
+		s.log.Warn("cleaning up after jobs that ended", "error", err) // it takes room, and no more
+	}
+	return nil
 }
 
 // localSubject is the server acting for whoever started it.
