@@ -11,7 +11,7 @@ type Token struct {
 	State        string   `json:"state"`
 	Reason       string   `json:"reason,omitempty"` // of a revocation
 	Scopes       []string `json:"scopes"`
-	Competitions []string `json:"competitions"` // ["*"]: all of the owner's
+	Competitions []string `json:"competitions"` // "project:NAME" is all that it holds; ["*"]: all of the owner's
 	AllowedCIDRs []string `json:"allowed_cidrs"`
 	// Budget is the token's own, with its successors and all that was made from
 	// it; AtMost is what it can take under all budgets that bear on it.

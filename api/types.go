@@ -202,6 +202,7 @@ type Offboard struct {
 // Competition is a task with hidden truth.
 type Competition struct {
 	Name        string    `json:"name"`
+	Project     string    `json:"project,omitempty"` // groups competitions: a token may be for all of them
 	Title       string    `json:"title"`
 	Description string    `json:"description,omitempty"`
 	Metrics     []string  `json:"metrics"` // the first ranks the leaderboard

@@ -103,7 +103,8 @@ func (t *Table) holding(giver, taker *principal.Principal, competition string) (
 	defer t.consentMu.RUnlock()
 	for _, id := range t.consents.byGiver[giver.ID] {
 		c := t.consents.byID[id]
-		if c.Holds(giver, taker, now) && t.Vouched(&c) && c.Covers(competition) && (!ok || c.Until.After(best.Until)) {
+		within := principal.Consent{Competitions: t.Reach(c.Competitions)}
+		if c.Holds(giver, taker, now) && t.Vouched(&c) && within.Covers(competition) && (!ok || c.Until.After(best.Until)) {
 			best, ok = c, true
 		}
 	}

@@ -28,7 +28,7 @@ const mostParents = 4
 // what it may do. Without an address nobody asks where it is used from.
 func (t *Table) judge(k *token.Token, last int64, h *token.Holder, addr *netip.Addr, now time.Time) (token.State, token.Ending, lineage) {
 	state, end := k.Judge(h, t.history(k, last), now)
-	rights := lineage{alive: true, scopes: k.Scopes, competitions: k.Competitions}
+	rights := lineage{alive: true, scopes: k.Scopes, competitions: t.Reach(k.Competitions)}
 	if k.Parent != "" && (state == token.StateActive || state == token.StateQuarantined) {
 		if rights, end = t.under(k, h, addr, end, now); !rights.alive {
 			state = token.StateParentEnded
@@ -83,7 +83,7 @@ func (t *Table) Bounds(id principal.ID, via token.ID) []budget.Bound {
 // rights and the nearest of all their ends. Scopes and competitions are copied
 // only when a parent has lost some of them.
 func (t *Table) under(k *token.Token, h *token.Holder, addr *netip.Addr, end token.Ending, now time.Time) (lineage, token.Ending) {
-	l := lineage{scopes: k.Scopes, competitions: k.Competitions}
+	l := lineage{scopes: k.Scopes, competitions: t.Reach(k.Competitions)}
 	parent := k.Parent
 	for range mostParents {
 		var p held
@@ -98,9 +98,9 @@ func (t *Table) under(k *token.Token, h *token.Holder, addr *netip.Addr, end tok
 		switch {
 		case len(p.Competitions) == 0:
 		case len(l.competitions) == 0:
-			l.competitions = p.Competitions
+			l.competitions = t.Reach(p.Competitions)
 		default:
-			if l.competitions = common(l.competitions, p.Competitions); len(l.competitions) == 0 {
+			if l.competitions = common(l.competitions, t.Reach(p.Competitions)); len(l.competitions) == 0 {
 				return l, end // none in common must not turn into all
 			}
 		}

@@ -47,6 +47,8 @@ type Table struct {
 	outages  token.Outages
 	services services
 
+	projects projects
+
 	consentMu sync.RWMutex
 	consents  consents
 

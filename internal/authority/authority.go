@@ -29,6 +29,10 @@ type Table interface {
 	Read(text string) (token.Presented, error)
 	// Imported finds the imported token whose secret has this bare digest.
 	Imported(token.Digest) (token.PublicID, bool)
+	// Reach is what competitions and projects come to at this moment, and Handed
+	// what of that is handed on to another token.
+	Reach(competitions []string) []string
+	Handed(reach []string) []string
 	// Guesses is what is known of wrong secrets tried with a token's id.
 	Guesses(token.ID) token.Guesses
 	// TokenOf finds the token of a secret, whatever its state.

@@ -35,7 +35,7 @@ func (a *Authority) GiveConsent(ctx context.Context, s *policy.Subject, n NewCon
 		return Consent{}, err
 	}
 	if len(n.Competitions) == 0 {
-		n.Competitions = s.Competitions
+		n.Competitions = a.table.Handed(s.Competitions)
 	}
 	if err := a.mayVouch(ctx, s); err != nil {
 		return Consent{}, err

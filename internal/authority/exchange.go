@@ -63,7 +63,7 @@ func (a *Authority) child(ctx context.Context, s *policy.Subject, x Exchange, sc
 		end = s.Until
 	}
 	made := a.session(s.Principal, name, now)
-	made.Token.Scopes, made.Token.Competitions, made.Token.CIDRs, made.Token.Parent = scopes, s.Competitions, s.CIDRs, s.Token
+	made.Token.Scopes, made.Token.Competitions, made.Token.CIDRs, made.Token.Parent = scopes, a.table.Handed(s.Competitions), s.CIDRs, s.Token
 	made.Token.Lifetime, made.Token.FixedEnd = x.Lifetime, end
 	e := a.event(s, audit.TokenIssue, now)
 	e.Target, e.Owner = string(made.Token.ID), string(s.Principal.ID)

@@ -75,7 +75,7 @@ func (a *Authority) narrowed(s *policy.Subject, t token.Token, n Narrowing) (tok
 		}
 	}
 	if n.Competitions != nil {
-		if err := narrowCompetitions(n.Competitions, t.Competitions); err != nil {
+		if err := narrowCompetitions(n.Competitions, a.table.Reach(t.Competitions)); err != nil {
 			return t, err
 		}
 		if len(n.Competitions) == 0 && len(t.Competitions) > 0 {

@@ -161,7 +161,7 @@ func (a *Authority) draft(s *policy.Subject, owner *principal.Principal, c Creat
 	}
 	competitions := c.Competitions
 	if len(competitions) == 0 {
-		competitions = s.Competitions
+		competitions = a.table.Handed(s.Competitions)
 	}
 	t := token.Token{
 		ID: p.Public.ID(), Version: 1, Kind: p.Kind, Digest: p.Digest, Name: c.Name,

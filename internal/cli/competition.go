@@ -56,7 +56,7 @@ func (a *app) competitionShow() *cobra.Command {
 func (a *app) printCompetition(c api.Competition) error {
 	return a.print(result{json: c, name: c.Name, table: func(w io.Writer) {
 		r := c.Resources
-		facts(w, "name", c.Name, "title", c.Title, "about", c.Description, "metrics", strings.Join(c.Metrics, ", "), "accepts", strings.Join(c.Accept, ", "),
+		facts(w, "name", c.Name, "project", c.Project, "title", c.Title, "about", c.Description, "metrics", strings.Join(c.Metrics, ", "), "accepts", strings.Join(c.Accept, ", "),
 			"files", strings.Join(c.Files, ", "), "each job", fmt.Sprintf("%s, %s, %s memory, %s at most", count(r.GPUs, "GPU"), count(r.CPUs, "CPU"), r.Memory, r.TimeLimit),
 			"each user", fmt.Sprintf("%s a day, %s at a time", limit(c.Quota.PerDay), limit(c.Quota.Concurrent)), "takes submissions", yesNo(c.Open))
 	}})
@@ -68,6 +68,7 @@ func changed(old, now api.Competition) (parts []string) {
 		name     string
 		old, now any
 	}{
+		{"project", old.Project, now.Project},
 		{"title", old.Title, now.Title},
 		{"description", old.Description, now.Description},
 		{"metrics", old.Metrics, now.Metrics},

@@ -21,6 +21,7 @@ import (
 // competitionFile is competition.yaml in the folder of a competition.
 type competitionFile struct {
 	Name        string               `yaml:"name"`
+	Project     string               `yaml:"project"` // groups competitions, for tokens
 	Title       string               `yaml:"title"`
 	Description string               `yaml:"description"`
 	Metrics     []string             `yaml:"metrics"`
@@ -128,7 +129,7 @@ func readCompetition(dir string) (api.Competition, error) {
 	}
 	r := f.Resources
 	return api.Competition{
-		Name: f.Name, Title: f.Title, Description: f.Description, Metrics: f.Metrics, Accept: f.Accept, Files: f.Public, Open: f.Open,
+		Name: f.Name, Project: f.Project, Title: f.Title, Description: f.Description, Metrics: f.Metrics, Accept: f.Accept, Files: f.Public, Open: f.Open,
 		Resources: api.Resources{GPUs: r.GPUs, CPUs: r.CPUs, Memory: r.Memory, TimeLimit: r.TimeLimit, Output: r.Output, Log: r.Log, Processes: r.Processes},
 		Quota:     api.QuotaRule{PerDay: f.Quota.PerDay, Concurrent: f.Quota.Concurrent},
 	}, nil

@@ -44,7 +44,7 @@ of an earlier consent to the same one.`,
 		},
 	}
 	c.Flags().StringVar(&r.ExpiresIn, "for", "", "how long, such as 7d: 30d if nothing is said, 90d at most")
-	c.Flags().StringArrayVar(&r.Competitions, "competition", nil, "only for a competition (again for more)")
+	c.Flags().StringArrayVar(&r.Competitions, "competition", nil, "only for a competition, or project:NAME (again for more)")
 	return c
 }
 

@@ -15,6 +15,7 @@ func (a *app) tokenNarrow() *cobra.Command {
 		Long: `Takes rights away from a token of yours, at once. What is not named stays as it is; what
 is taken away is gone: a token with more rights is a new token.`,
 		Example: `  gradegate token narrow laptop --scope jobs:read --competition iris
+  gradegate token narrow laptop --competition project:flowers
   gradegate token narrow laptop --cidr 10.20.0.0/16 --force
   gradegate token narrow laptop --gpu-hours 8 --concurrent 2
   gradegate token narrow self --here`,
@@ -37,7 +38,7 @@ is taken away is gone: a token with more rights is a new token.`,
 	}
 	f := c.Flags()
 	f.StringArrayVar(&r.Scopes, "scope", nil, "what it may still do (again for more)")
-	f.StringArrayVar(&r.Competitions, "competition", nil, "the competition that it is still for (again for more)")
+	f.StringArrayVar(&r.Competitions, "competition", nil, "the competition that it is still for, or project:NAME for all that it holds (again for more)")
 	f.StringArrayVar(&r.AllowedCIDRs, "cidr", nil, "network it may still be used from (again for more)")
 	f.BoolVar(&r.LockToLastAddress, "here", false, "only from the address of its last use (of IPv6: its /64)")
 	f.BoolVar(&r.Force, "force", false, "also if you are in none of those networks")
@@ -78,7 +79,7 @@ which it was.`,
 	}
 	f := c.Flags()
 	f.StringArrayVar(&r.Scopes, "scope", nil, "what it may do (again for more); default: all that the token you use has")
-	f.StringArrayVar(&r.Competitions, "competition", nil, "limit it to a competition (again for more)")
+	f.StringArrayVar(&r.Competitions, "competition", nil, "limit it to a competition, or to project:NAME, all that it holds when it is used (again for more)")
 	f.StringVar(&r.ExpiresIn, "expires", "", "lifetime after its last use, such as 90d")
 	f.StringArrayVar(&r.AllowedCIDRs, "cidr", nil, "network it may be used from (again for more)")
 	spend.add(f, "it")

@@ -78,7 +78,7 @@ take is a number. It is never raised; rotating the token does not fill it again.
 	f := c.Flags()
 	f.StringVar(&r.Name, "name", hostname(), "what it is for, such as the machine's name")
 	f.StringArrayVar(&r.Scopes, "scope", nil, "what it may do (again for more); default: all that the token you use has")
-	f.StringArrayVar(&r.Competitions, "competition", nil, "limit it to a competition (again for more)")
+	f.StringArrayVar(&r.Competitions, "competition", nil, "limit it to a competition, or to project:NAME, all that it holds when it is used (again for more)")
 	f.StringVar(&r.ExpiresIn, "expires", "", "lifetime after its last use, such as 90d; policy may end it earlier while it is not used")
 	f.StringVar(&until, "until", "", "a fixed end instead, such as 2027-01-31T18:00:00Z")
 	f.StringArrayVar(&r.AllowedCIDRs, "cidr", nil, "network it may be used from (again for more)")

@@ -153,6 +153,10 @@ func checked(c Competition) (Competition, error) {
 		return c, fault.New(fault.Invalid, "competition_name_invalid", "A competition's name has 1 to 63 of a-z, 0-9 and dash.").
 			WithFix("name: iris")
 	}
+	if c.Project != "" && !competitionRE.MatchString(c.Project) {
+		return c, fault.New(fault.Invalid, "project_name_invalid", "A project's name has 1 to 63 of a-z, 0-9 and dash.").
+			WithFix("project: vision")
+	}
 	if len(c.Metrics) == 0 {
 		return c, fault.New(fault.Invalid, "metrics_missing", "A competition needs a metric.").WithFix("metrics: [accuracy]")
 	}

@@ -153,6 +153,7 @@ type JobReply struct {
 type Competition struct {
 	Name        string
 	Version     int64
+	Project     string // groups competitions: a token may be for all of them (R2.6)
 	Title       string
 	Description string
 	Metrics     []string // the first ranks the leaderboard

@@ -150,7 +150,12 @@ func latestOf(all ...time.Time) (t time.Time) {
 
 func (a *API) adviceFor(ctx context.Context, k *token.Token, h *hindsight.Habit, contests map[string]string) (api.Advice, error) {
 	var trouble error
-	is := h.Advise(k, func(id string) string {
+	reach := *k // what is advised names competitions, and no projects
+	reach.Competitions = slices.DeleteFunc(slices.Clone(a.Table.Reach(k.Competitions)), func(c string) bool { return strings.HasPrefix(c, policy.ProjectPrefix) })
+	if len(reach.Competitions) == 0 {
+		reach.Competitions = k.Competitions // empty projects are not everything
+	}
+	is := h.Advise(&reach, func(id string) string {
 		name, ok := contests[id]
 		if !ok && trouble == nil {
 			d, err := a.Grading.Job(ctx, &policy.Subject{Local: true}, job.ID(id)) // whose jobs they are was decided when they were used

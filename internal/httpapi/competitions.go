@@ -141,7 +141,7 @@ func readCompetition(in api.Competition, name string) (grading.Competition, erro
 		return grading.Competition{}, fault.New(fault.Invalid, "name_differs", "The name in the spec is not the one in the path.").WithFix("Leave the name out of the spec.")
 	}
 	c := grading.Competition{
-		Name: name, Title: in.Title, Description: in.Description, Metrics: in.Metrics, Accept: in.Accept, Public: in.Files,
+		Name: name, Project: in.Project, Title: in.Title, Description: in.Description, Metrics: in.Metrics, Accept: in.Accept, Public: in.Files,
 		PerDay: in.Quota.PerDay, Concurrent: in.Quota.Concurrent, Open: in.Open,
 		Resources: job.Resources{GPUs: in.Resources.GPUs, CPUs: in.Resources.CPUs, Processes: in.Resources.Processes},
 	}

@@ -246,6 +246,7 @@ func (s *jobStore) SetCompetition(_ context.Context, old *grading.Competition, c
 		return moved
 	}
 	s.competitions[c.Name] = c
+	s.table.ApplyCompetition(c.Name, c.Project, c.Version)
 	return nil
 }
 

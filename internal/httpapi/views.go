@@ -201,7 +201,7 @@ func viewResources(r job.Resources) api.Resources {
 
 func viewCompetition(c grading.Competition) api.Competition {
 	return api.Competition{
-		Name: c.Name, Title: c.Title, Description: c.Description, Metrics: some(c.Metrics), Accept: some(c.Accept), Files: some(c.Public),
+		Name: c.Name, Project: c.Project, Title: c.Title, Description: c.Description, Metrics: some(c.Metrics), Accept: some(c.Accept), Files: some(c.Public),
 		Resources: viewResources(c.Resources), Quota: api.QuotaRule{PerDay: c.PerDay, Concurrent: c.Concurrent},
 		Open: c.Open, CreatedAt: c.CreatedAt, ChangedAt: c.ChangedAt, ETag: versionTag(c.Version),
 	}

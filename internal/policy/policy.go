@@ -25,7 +25,8 @@ type Subject struct {
 	Token     token.ID
 	Kind      token.Kind
 	Scopes    []string
-	// Competitions limits the subject to these; empty means all of its owner's.
+	// Competitions limits the subject to these, what its projects hold included;
+	// empty means all of its owner's.
 	Competitions []string
 	// CIDRs are the networks that its token is limited to; empty means all.
 	CIDRs []netip.Prefix
@@ -159,6 +160,10 @@ var (
 	ArchiveRead = Action{Name: "archive.read", Scope: ScopeAdmin, Role: principal.Admin, Reads: true}
 	AuditRead   = Action{Name: "audit.read", Scope: ScopeAudit, Role: principal.Auditor, Reads: true}
 )
+
+// ProjectPrefix makes an entry of a token's competitions a project: all that it
+// holds when the token is used.
+const ProjectPrefix = "project:"
 
 // Resource is what an action is aimed at. Its zero value is "the service
 // itself", which everybody may know of.

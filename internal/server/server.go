@@ -250,6 +250,15 @@ func (s *Server) openJobs(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	known := func(c grading.Competition) { s.table.ApplyCompetition(c.Name, c.Project, c.Version) }
+	s.jobs.FollowCompetitions(known)
+	all, err := s.jobs.Competitions(ctx)
+	if err != nil {
+		return err
+	}
+	for _, c := range all {
+		known(c)
+	}
 	s.jobs.FollowHandles(s.table.ApplyHandle)
 	if err := s.jobs.Handles(ctx, func(h authn.Handle) error {
 		s.table.ApplyHandle(h)

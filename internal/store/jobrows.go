@@ -123,6 +123,7 @@ type competitionBody struct {
 	Accept      []string      `json:"accept,omitempty"`
 	Open        bool          `json:"open,omitempty"`
 	Files       string        `json:"files,omitempty"`
+	Project     string        `json:"project,omitempty"`
 	CreatedAt   int64         `json:"created_at"`
 	ChangedAt   int64         `json:"changed_at"`
 }
@@ -130,7 +131,7 @@ type competitionBody struct {
 func competitionToBody(c grading.Competition) (string, error) {
 	text, err := json.Marshal(competitionBody{
 		Title: c.Title, Description: c.Description, Metrics: c.Metrics, Public: c.Public, Resources: c.Resources,
-		PerDay: c.PerDay, Concurrent: c.Concurrent, Accept: c.Accept, Open: c.Open, Files: c.Files,
+		PerDay: c.PerDay, Concurrent: c.Concurrent, Accept: c.Accept, Open: c.Open, Files: c.Files, Project: c.Project,
 		CreatedAt: clock.Micros(c.CreatedAt), ChangedAt: clock.Micros(c.ChangedAt),
 	})
 	return string(text), err
@@ -146,7 +147,7 @@ func scanCompetition(from scanner) (c grading.Competition, err error) {
 		return c, err
 	}
 	c.Title, c.Description, c.Metrics, c.Public, c.Resources = b.Title, b.Description, b.Metrics, b.Public, b.Resources
-	c.PerDay, c.Concurrent, c.Accept, c.Open, c.Files = b.PerDay, b.Concurrent, b.Accept, b.Open, b.Files
+	c.PerDay, c.Concurrent, c.Accept, c.Open, c.Files, c.Project = b.PerDay, b.Concurrent, b.Accept, b.Open, b.Files, b.Project
 	c.CreatedAt, c.ChangedAt = clock.Micro(b.CreatedAt), clock.Micro(b.ChangedAt)
 	return c, nil
 }

@@ -38,8 +38,9 @@ type Jobs struct {
 
 	// order is held from a COMMIT until followers were told, so that they learn
 	// of a job's end after its beginning.
-	order  sync.Mutex
-	follow []func(authn.Handle)
+	order              sync.Mutex
+	follow             []func(authn.Handle)
+	followCompetitions []func(grading.Competition)
 
 	stop context.CancelFunc
 	feed sync.WaitGroup
@@ -136,6 +137,23 @@ func (j *Jobs) FollowHandles(f func(authn.Handle)) {
 	j.order.Lock()
 	defer j.order.Unlock()
 	j.follow = append(j.follow, f)
+}
+
+// FollowCompetitions registers who is told of a competition when it is made or
+// changed, before the call that did it returns.
+func (j *Jobs) FollowCompetitions(f func(grading.Competition)) {
+	j.order.Lock()
+	defer j.order.Unlock()
+	j.followCompetitions = append(j.followCompetitions, f)
+}
+
+// tellCompetitions must be called with order held.
+func (j *Jobs) tellCompetitions(all ...grading.Competition) {
+	for _, c := range all {
+		for _, f := range j.followCompetitions {
+			f(c)
+		}
+	}
 }
 
 // tell must be called with order held.
@@ -239,5 +257,10 @@ func (j *Jobs) look(ctx context.Context, seen map[job.ID]int64) (map[job.ID]int6
 	if err != nil {
 		return seen, err
 	}
+	all, err := j.Competitions(ctx) // there are few
+	if err != nil {
+		return seen, err
+	}
+	j.tellCompetitions(all...)
 	return now, nil
 }

@@ -42,7 +42,7 @@ func (j *Jobs) SetCompetition(ctx context.Context, old *grading.Competition, c g
 	if err != nil {
 		return j.db.trouble(err)
 	}
-	return j.commit(ctx, e, nil, func(tx *sql.Tx) error {
+	err = j.commit(ctx, e, nil, func(tx *sql.Tx) error {
 		if old == nil {
 			res, err := tx.ExecContext(ctx, "INSERT INTO competitions (name, version, body) VALUES ($1, $2, $3) ON CONFLICT (name) DO NOTHING",
 				c.Name, c.Version, body)
@@ -52,6 +52,12 @@ func (j *Jobs) SetCompetition(ctx context.Context, old *grading.Competition, c g
 			c.Name, c.Version, body, old.Version)
 		return j.oneRow(res, err, authority.ErrMoved)
 	})
+	if err == nil {
+		j.order.Lock()
+		defer j.order.Unlock()
+		j.tellCompetitions(c)
+	}
+	return err
 }
 
 // oneRow turns "nothing was changed" into the refusal that it means.

@@ -29,7 +29,7 @@ var reading = map[string]string{
 	"Token": "", "TokensOf": "", "TokensPage": "", "Principal": "", "PrincipalByName": "", "Principals": "", "Levels": "", "Consents": "", "Blocks": "", "Guesses": "", "Reply": "", "Outages": "", "RebuiltAt": "",
 	"Load": "", "Uses": "", "UsesStored": "", "UsesPosition": "", "PendingEvents": "", "Check": "", "Report": "", "State": "", "Wake": "", "Close": "", "Follow": "",
 	"Competition": "", "Competitions": "", "Job": "", "Jobs": "", "LiveJobs": "", "Best": "", "Submission": "", "Usage": "", "JobReply": "", "QuotaLines": "", "Spending": "",
-	"Handles": "", "FollowHandles": "", "Vias": "",
+	"Handles": "", "FollowHandles": "", "FollowCompetitions": "", "Vias": "",
 	"Kin": "", "LastUses": "", "Archived": "", "ArchivedToken": "", "Due": "", "Holds": "", "Samples": "", "Sizes": "",
 	"Lease":         "it says who does what has to be done anyway",
 	"SaveSample":    "it says how much there is",

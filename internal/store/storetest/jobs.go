@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"gradegate/internal/audit"
 	"gradegate/internal/authn"
@@ -26,6 +25,7 @@ type JobsStore interface {
 	grading.Store
 	Handles(context.Context, func(authn.Handle) error) error
 	FollowHandles(func(authn.Handle))
+	FollowCompetitions(func(grading.Competition))
 	PendingEvents(ctx context.Context, limit int) ([]audit.Event, error)
 	EventsWritten(ctx context.Context, ids []string) error
 	Wake() <-chan struct{}
@@ -151,33 +151,6 @@ func wholeJobs(t *testing.T, open JobsPlace) {
 		if d := cmp.Diff(want, got); d != "" {
 			t.Error(d)
 		}
-	}
-}
-
-func competitions(t *testing.T, open JobsPlace) {
-	s := openedJobs(t, open)
-	c := grading.Competition{
-		Name: "mnist", Version: 1, Title: "MNIST", Description: "Read\ndigits", Metrics: []string{"acc"}, Public: []string{"train.csv"},
-		Resources: job.Resources{GPUs: 1}, PerDay: 5, Concurrent: 2, Accept: []string{"program"}, Open: true, Files: "abc", CreatedAt: T0, ChangedAt: T0,
-	}
-	allSet(t, c)
-	must(t, s.SetCompetition(t.Context(), nil, c, Event(audit.CompetitionApply, c.Name)))
-	WantCode(t, s.SetCompetition(t.Context(), nil, c, Event(audit.CompetitionApply, c.Name)), fault.Conflict, "name_taken")
-	second := c
-	second.Version, second.Open = 2, false
-	must(t, s.SetCompetition(t.Context(), &c, second, Event(audit.CompetitionApply, c.Name)))
-	WantCode(t, s.SetCompetition(t.Context(), &c, second, Event(audit.CompetitionApply, c.Name)), fault.Conflict, "version_moved")
-	other := grading.Competition{Name: "cifar", Version: 1}
-	must(t, s.SetCompetition(t.Context(), nil, other, Event(audit.CompetitionApply, other.Name)))
-	got, err := s.Competition(t.Context(), "mnist")
-	must(t, err)
-	if d := cmp.Diff(second, got); d != "" {
-		t.Error(d)
-	}
-	all, err := s.Competitions(t.Context())
-	must(t, err)
-	if d := cmp.Diff([]grading.Competition{other, second}, all, cmpopts.EquateEmpty()); d != "" {
-		t.Error(d)
 	}
 }
 
