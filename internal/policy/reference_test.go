@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -133,16 +135,38 @@ func yes(err error) string {
 	return "no"
 }
 
+// everyAction is all that there are, in the order of the page.
+var everyAction = []Action{
+	WhoAmI, TokenCreate, TokenRead, TokenRotate, TokenRenew, TokenNarrow, TokenRevoke, TokenSuspend, TokenVerify, TokenImport,
+	ServiceRead, ServiceOwn, ServiceCreate, ConsentGive, ConsentRead, ConsentEnd, JobSubmit, JobRead, JobCancel, JobResult, QuotaRead,
+	CompetitionGet, CompetitionSet, UserRead, UserManage, PolicyRead, PolicyManage, BlockRead, BlockManage,
+	SweepRun, ArchiveRead, HoldManage, AuditRead,
+}
+
+// TestReferenceIsWhole: every action of the code is on the page.
+func TestReferenceIsWhole(t *testing.T) {
+	code, err := os.ReadFile("policy.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := regexp.MustCompile(`= Action\{Name: "([a-z.]+)"`).FindAllSubmatch(code, -1)
+	for _, m := range found {
+		if !slices.ContainsFunc(everyAction, func(a Action) bool { return a.Name == string(m[1]) }) {
+			t.Errorf("%s is not on the page", m[1])
+		}
+	}
+	if len(found) != len(everyAction) {
+		t.Errorf("%d actions in the code, %d on the page", len(found), len(everyAction))
+	}
+}
+
 // rights asks, for each action, who may do it.
 func rights(b *bytes.Buffer) {
 	head(b, "Who may do what", "Effective rights are those of the token and those that its owner has at this moment. \"Others'\": what belongs to somebody else; who may not, "+
-		"gets 404. A job's handle and the token that its program holds are for that one job.",
+		"gets 404. What is others' is reached with the scope of the role: `audit:read` of an auditor, `admin:*` of an administrator. "+
+		"A job's handle and the token that its program holds are for that one job.",
 		"action", "scope", "one's own", "others', user", "others', auditor", "others', administrator", "job handle", "run token")
-	actions := []Action{
-		WhoAmI, TokenCreate, TokenRead, TokenRotate, TokenRenew, TokenNarrow, TokenRevoke, TokenSuspend, TokenVerify, JobSubmit, JobRead, JobCancel, JobResult, QuotaRead,
-		CompetitionGet, CompetitionSet, UserRead, UserManage, PolicyRead, PolicyManage, BlockRead, BlockManage, AuditRead,
-	}
-	for _, a := range actions {
+	for _, a := range everyAction {
 		by := func(role principal.Role, owner principal.ID) string {
 			s := Subject{Kind: token.Personal, Principal: principal.Principal{ID: "usr_1", Role: role}, Scopes: RoleScopes(role)}
 			return yes(Decide(&s, a, Resource{Owner: owner}))
