@@ -53,8 +53,8 @@ func (a *app) tokenEnsure() *cobra.Command {
 	c := &cobra.Command{
 		Use: "ensure NAME", Short: "Make a personal token unless you have one of that name", Args: cobra.ExactArgs(1),
 		Long: `Makes a personal token unless you have one of that name: for scripts that run again and
-again. One that is there stays as it is, and its secret is not shown again; -o json says
-which it was.`,
+again. One that is there stays as it is, and its secret is not shown again (-o secret then
+exits with 6); -o json says which it was.`,
 		Example: "  gradegate token ensure laptop\n  gradegate token ensure laptop --scope jobs:read -o json",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client, err := a.client()
@@ -68,6 +68,10 @@ which it was.`,
 			}
 			if out.Created && a.output != "json" {
 				return a.printIssued(cmd.Context(), client, api.Issued{Secret: out.Secret, Token: out.Token}, false, "")
+			}
+			if !out.Created && a.output == "secret" {
+				return fault.New(fault.Conflict, "secret_shown_before", "There is a token of that name already, and its secret was shown when it was made.").
+					WithFix("For a successor with a secret of its own: gradegate token rotate %s -o secret", fault.Word(out.Token.Name))
 			}
 			if !out.Created {
 				a.hint("It was there already, and stays as it is.")

@@ -256,6 +256,7 @@ func TestNarrowAndEnsure(t *testing.T) {
 
 	f.on("PUT /v1/tokens/by-name/laptop", api.Ensured{Token: laptop()})
 	m.run("", "token", "ensure", "laptop").want(t, 0, laptop().ID, "there already")
+	m.run("", "token", "ensure", "laptop", "-o", "secret").want(t, 6, "", "gradegate token rotate laptop -o secret")
 	made := issued(t)
 	f.on("PUT /v1/tokens/by-name/laptop", api.Ensured{Created: true, Secret: made.Secret, Token: made.Token})
 	m.run("", "token", "ensure", "laptop", "-o", "secret").want(t, 0, made.Secret, "")
