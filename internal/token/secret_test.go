@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"os"
 	"regexp"
 	"strings"
 	"testing"
@@ -27,6 +28,27 @@ func TestSecretVectors(t *testing.T) {
 		}
 		if p.Kind.String() != v.kind || string(p.Public[:]) != v.public || p.Public.ID() != ID("tok_"+v.public) {
 			t.Errorf("Parse(%s…) = %v %s", v.secret[:12], p.Kind, p.Public.ID())
+		}
+	}
+}
+
+// R8.8: the page for those who look for tokens says what the code does.
+func TestFormPage(t *testing.T) {
+	page, err := os.ReadFile("../../docs/security/tokens.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"    " + Pattern + "\n", "regex = '''" + Pattern + "'''"}
+	for k := Personal; k <= Invite; k++ {
+		want = append(want, "`gg"+k.String()+"_`", `"gg`+k.String()+`_"`)
+	}
+	for _, v := range vectors {
+		s := v.secret[prefixLen:]
+		want = append(want, "    "+s[:idLen]+" "+s[idLen:idLen+randomLen]+" "+s[idLen+randomLen:]+"\n")
+	}
+	for _, w := range want {
+		if !strings.Contains(string(page), w) {
+			t.Errorf("it does not say %q", w)
 		}
 	}
 }
