@@ -13,6 +13,7 @@ type Token struct {
 	Scopes       []string `json:"scopes"`
 	Competitions []string `json:"competitions"` // "project:NAME" is all that it holds; ["*"]: all of the owner's
 	AllowedCIDRs []string `json:"allowed_cidrs"`
+	Observe      bool     `json:"observe,omitempty"` // a use from elsewhere is marked, not refused
 	// Budget is the token's own, with its successors and all that was made from
 	// it; AtMost is what it can take under all budgets that bear on it.
 	Budget *Spending `json:"budget,omitempty"`
@@ -98,6 +99,7 @@ type CreateToken struct {
 	ExpiresIn    string     `json:"expires_in,omitempty"` // "90d", "12h": renewed by use
 	ExpiresAt    *time.Time `json:"expires_at,omitempty"` // an instant: not renewed
 	AllowedCIDRs []string   `json:"allowed_cidrs,omitempty"`
+	Observe      bool       `json:"observe,omitempty"`
 	Budget       *Budget    `json:"budget,omitempty"`
 	Note         string     `json:"note,omitempty"`
 	Replace      string     `json:"replace,omitempty"` // id or name of the one it takes the place of
@@ -108,7 +110,8 @@ type NarrowToken struct {
 	Scopes       []string `json:"scopes,omitempty"`
 	Competitions []string `json:"competitions,omitempty"`
 	AllowedCIDRs []string `json:"allowed_cidrs,omitempty"`
-	Budget       *Budget  `json:"budget,omitempty"` // of which what is left out stays
+	Observe      *bool    `json:"observe,omitempty"` // mark a use from elsewhere; false: refuse it from now on
+	Budget       *Budget  `json:"budget,omitempty"`  // of which what is left out stays
 	// LockToLastAddress limits it to the address (an IPv6 /64) of its last use.
 	LockToLastAddress bool    `json:"lock_to_last_address,omitempty"`
 	Note              *string `json:"note,omitempty"`
@@ -123,6 +126,7 @@ type EnsureToken struct {
 	ExpiresIn    string     `json:"expires_in,omitempty"`
 	ExpiresAt    *time.Time `json:"expires_at,omitempty"`
 	AllowedCIDRs []string   `json:"allowed_cidrs,omitempty"`
+	Observe      bool       `json:"observe,omitempty"`
 	Budget       *Budget    `json:"budget,omitempty"`
 	Note         string     `json:"note,omitempty"`
 }

@@ -94,17 +94,21 @@ func (t *Table) Authenticate(p token.Presented, addr netip.Addr) (policy.Subject
 		return s, Ref{}, ErrUnknown // an invite or a refresh token is not for requests
 	}
 	if len(record.CIDRs) > 0 && !policy.Within(record.CIDRs, addr) {
-		s.Outside = token.OwnLevel
-		return s, Ref{}, ErrAddress
+		if s.Outside = token.OwnLevel; !record.Observe {
+			return s, Ref{}, ErrAddress
+		}
 	}
 	if len(owner.networks) > 0 {
 		level, refused := policy.Outside(owner.networks, addr, now)
-		if s.Outside = level; refused {
+		if level != "" {
+			s.Outside = level
+		}
+		if refused {
 			return s, Ref{}, ErrAddress
 		}
 	}
 	s.Principal = owner.Principal
-	s.Scopes, s.Competitions, s.CIDRs, s.Addr = rights.scopes, rights.competitions, record.CIDRs, addr
+	s.Scopes, s.Competitions, s.CIDRs, s.Addr = rights.scopes, rights.competitions, record.Networks(), addr
 	s.Until, s.By, s.Level = end.At, end.Clock, end.Level
 	if record.Kind == token.Session && record.Parent == "" && record.Generation == 1 {
 		s.SignedIn = record.BornAt
@@ -123,11 +127,11 @@ func (t *Table) Lapsed(p token.Presented, addr netip.Addr) (policy.Subject, bool
 	if owner == nil || !k.Digest.Is(p.Digest, t.peppers) || k.Kind != p.Kind || !authenticates(k.Kind) {
 		return policy.Subject{}, false
 	}
-	if len(k.CIDRs) > 0 && !policy.Within(k.CIDRs, addr) {
+	if list := k.Networks(); len(list) > 0 && !policy.Within(list, addr) {
 		return policy.Subject{}, false
 	}
 	return policy.Subject{
-		Principal: owner.Principal, Token: k.ID, Kind: k.Kind, Scopes: k.Scopes, Competitions: k.Competitions, CIDRs: k.CIDRs,
+		Principal: owner.Principal, Token: k.ID, Kind: k.Kind, Scopes: k.Scopes, Competitions: k.Competitions, CIDRs: k.Networks(),
 		Addr: addr, Mode: policy.ModeReplay,
 	}, true
 }

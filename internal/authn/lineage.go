@@ -91,7 +91,7 @@ func (t *Table) under(k *token.Token, h *token.Holder, addr *netip.Addr, end tok
 			return l, end
 		}
 		state, its := p.Judge(h, t.history(&p.Token, p.last), now)
-		if state != token.StateActive || addr != nil && len(p.CIDRs) > 0 && !policy.Within(p.CIDRs, *addr) {
+		if state != token.StateActive || addr != nil && len(p.Networks()) > 0 && !policy.Within(p.CIDRs, *addr) {
 			return l, end
 		}
 		l.scopes = common(l.scopes, p.Scopes)

@@ -64,7 +64,7 @@ func (s *shapes) of(k *token.Token) uint64 {
 }
 
 func shapeKey(b []byte, k *token.Token) []byte {
-	b = append(b, byte(k.Kind), bit(k.EnforceRotation))
+	b = append(b, byte(k.Kind), bit(k.EnforceRotation), bit(k.Observe))
 	for _, d := range [...]time.Duration{k.Lifetime, k.Idle, k.Unused, k.MaxLifetime, k.RotateAfter, k.Budget.GPU, k.Budget.Per, time.Duration(k.Budget.Jobs)} {
 		b = binary.AppendVarint(b, int64(d))
 	}

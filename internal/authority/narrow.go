@@ -20,6 +20,7 @@ type Narrowing struct {
 	Scopes       []string
 	Competitions []string
 	CIDRs        []netip.Prefix
+	Observe      *bool         // marks a use from outside of them, and does not refuse it
 	Budget       budget.Budget // what of it is zero stays
 	// Here limits it to the network that it was last used from.
 	Here bool
@@ -83,27 +84,8 @@ func (a *Authority) narrowed(s *policy.Subject, t token.Token, n Narrowing) (tok
 		}
 		is.Competitions = n.Competitions
 	}
-	networks := n.CIDRs
-	if n.Here {
-		addr := a.table.LastUse(t.ID).Addr
-		if t.ID == s.Token {
-			addr = s.Addr // this is its last use
-		}
-		if !addr.IsValid() {
-			return t, fault.New(fault.Conflict, "never_used", "The token was never used, so that nothing says from where.").WithFix("Name the networks: --cidr 10.0.0.0/8")
-		}
-		networks = []netip.Prefix{hostOf(addr)}
-	}
-	if networks != nil {
-		if len(networks) == 0 && len(t.CIDRs) > 0 {
-			return t, fault.New(fault.Denied, "network_widened", "An empty list would mean every network.").WithFix("Name at least one.")
-		}
-		if is.CIDRs, err = narrowNetworks(networks, t.CIDRs, false); err != nil {
-			return t, err
-		}
-		if t.ID == s.Token && !n.Force && len(is.CIDRs) > 0 && !slices.ContainsFunc(is.CIDRs, func(p netip.Prefix) bool { return p.Contains(s.Addr.Unmap().WithZone("")) }) {
-			return t, errLocksOut.WithFix("Add your network (gradegate whoami shows your address), or say that you mean it: --force")
-		}
+	if is, err = a.placed(s, is, n); err != nil {
+		return t, err
 	}
 	if is.Budget = n.Budget.Or(t.Budget); is.Budget != t.Budget {
 		if err := is.Budget.Check(); err != nil {
@@ -117,11 +99,48 @@ func (a *Authority) narrowed(s *policy.Subject, t token.Token, n Narrowing) (tok
 	if n.Note != nil {
 		is.Note = audit.Clean(*n.Note, 200)
 	}
-	if slices.Equal(is.Scopes, t.Scopes) && slices.Equal(is.Competitions, t.Competitions) && slices.Equal(is.CIDRs, t.CIDRs) && is.Budget == t.Budget && is.Note == t.Note {
+	if slices.Equal(is.Scopes, t.Scopes) && slices.Equal(is.Competitions, t.Competitions) && slices.Equal(is.CIDRs, t.CIDRs) && is.Observe == t.Observe && is.Budget == t.Budget && is.Note == t.Note {
 		return t, nil
 	}
 	is.Version++
 	return is, nil
+}
+
+// placed is a token with the networks that a narrowing gives it. Networks that are
+// only observed limit nothing yet, so that any others may take their place.
+func (a *Authority) placed(s *policy.Subject, t token.Token, n Narrowing) (token.Token, error) {
+	networks, is := n.CIDRs, t
+	if n.Here {
+		addr := a.table.LastUse(t.ID).Addr
+		if t.ID == s.Token {
+			addr = s.Addr // this is its last use
+		}
+		if !addr.IsValid() {
+			return t, fault.New(fault.Conflict, "never_used", "The token was never used, so that nothing says from where.").WithFix("Name the networks: --cidr 10.0.0.0/8")
+		}
+		networks = []netip.Prefix{hostOf(addr)}
+	}
+	if networks == nil && n.Observe == nil {
+		return t, nil
+	}
+	var err error
+	if networks != nil {
+		if len(networks) == 0 && len(t.CIDRs) > 0 {
+			return t, fault.New(fault.Denied, "network_widened", "An empty list would mean every network.").WithFix("Name at least one.")
+		}
+		if is.CIDRs, err = narrowNetworks(networks, t.Networks(), false); err != nil {
+			return t, err
+		}
+	}
+	if n.Observe != nil {
+		if is.Observe = *n.Observe; is.Observe {
+			err = observable(is.CIDRs, t.Networks())
+		}
+	}
+	if err == nil && t.ID == s.Token && !n.Force && len(is.Networks()) > 0 && !policy.Within(is.CIDRs, s.Addr) {
+		err = errLocksOut.WithFix("Add your network (gradegate whoami shows your address), observe first (--observe), or say that you mean it: --force")
+	}
+	return is, err
 }
 
 // hostOf is the network that one machine has to itself.

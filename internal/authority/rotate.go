@@ -115,7 +115,7 @@ func (a *Authority) covers(s *policy.Subject, t *token.Token) error {
 	if err := narrowCompetitions(t.Competitions, s.Competitions); err != nil {
 		return err
 	}
-	if _, err := narrowNetworks(t.CIDRs, s.CIDRs, false); err != nil {
+	if _, err := narrowNetworks(t.Networks(), s.CIDRs, false); err != nil {
 		return err
 	}
 	return policy.Covers(a.table.Bounds(s.Principal.ID, s.Token), a.table.Bounds(t.Owner, t.ID))

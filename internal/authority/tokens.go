@@ -26,6 +26,7 @@ type Create struct {
 	Lifetime     time.Duration // zero: the default; renewal slides
 	ExpiresAt    time.Time     // set: a fixed end, and no renewal
 	CIDRs        []netip.Prefix
+	Observe      bool // a use from outside of CIDRs is marked and not refused
 	Budget       budget.Budget
 	Note         string
 	// Replace revokes the personal token of this id or name in the same decision.
@@ -149,6 +150,9 @@ func (a *Authority) draft(s *policy.Subject, owner *principal.Principal, c Creat
 		return token.Token{}, err
 	}
 	networks, err := narrowNetworks(c.CIDRs, s.CIDRs, true)
+	if err == nil && c.Observe {
+		err = observable(c.CIDRs, s.CIDRs)
+	}
 	if err != nil {
 		return token.Token{}, err
 	}
@@ -166,7 +170,7 @@ func (a *Authority) draft(s *policy.Subject, owner *principal.Principal, c Creat
 	t := token.Token{
 		ID: p.Public.ID(), Version: 1, Kind: p.Kind, Digest: p.Digest, Name: c.Name,
 		Owner: owner.ID, Epochs: owner.Epochs, Scopes: scopes, Competitions: competitions,
-		CIDRs: networks, Budget: c.Budget, Standing: token.Standard, Family: token.Family(newID("fam_", now)), Generation: 1,
+		CIDRs: networks, Observe: c.Observe, Budget: c.Budget, Standing: token.Standard, Family: token.Family(newID("fam_", now)), Generation: 1,
 		IssuedAt: now, IssuedBy: s.Actor(), BornAt: now, Note: audit.Clean(c.Note, 200),
 		Renewal: token.Sliding, Lifetime: rules.Lifetime.Value, Idle: token.DefaultIdle, Unused: token.DefaultUnused,
 		MaxLifetime: rules.MaxLifetime.Value, RotateAfter: token.DefaultRotateAfter,
@@ -296,6 +300,18 @@ func narrowNetworks(asked, granted []netip.Prefix, inherit bool) ([]netip.Prefix
 		return nil, errNetworks
 	}
 	return asked, nil
+}
+
+// observable refuses to observe only where there is nothing to observe, or where
+// a use from elsewhere is refused.
+func observable(asked, granted []netip.Prefix) error {
+	if len(granted) > 0 {
+		return errNetworks
+	}
+	if len(asked) == 0 {
+		return fault.New(fault.Invalid, "observe_nothing", "Without networks there is nothing to observe.").WithFix("Name them: --cidr 10.0.0.0/8 --observe")
+	}
+	return nil
 }
 
 var errNetworks = fault.New(fault.Denied, "network_widened", "A token cannot be for more networks than the one that makes it.").

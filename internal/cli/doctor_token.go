@@ -263,7 +263,7 @@ func (x *examination) scopes(t api.Token) {
 
 func (x *examination) network(t api.Token) {
 	detail := "the server sees you at " + orDash(x.me.IP)
-	if len(t.AllowedCIDRs) > 0 {
+	if len(t.AllowedCIDRs) > 0 && !t.Observe {
 		detail += "; it is good from " + strings.Join(t.AllowedCIDRs, " ")
 	}
 	x.ok("network", "%s", detail)

@@ -82,6 +82,7 @@ take is a number. It is never raised; rotating the token does not fill it again.
 	f.StringVar(&r.ExpiresIn, "expires", "", "lifetime after its last use, such as 90d; policy may end it earlier while it is not used")
 	f.StringVar(&until, "until", "", "a fixed end instead, such as 2027-01-31T18:00:00Z")
 	f.StringArrayVar(&r.AllowedCIDRs, "cidr", nil, "network it may be used from (again for more)")
+	f.BoolVar(&r.Observe, "observe", false, "mark a use from elsewhere and do not refuse it")
 	spend.add(f, "it")
 	f.StringVar(&r.Note, "note", "", "free text")
 	f.StringVar(&r.Replace, "replace", "", "revoke this token of yours in the same step")
@@ -188,7 +189,7 @@ func tokenResult(t api.Token) result {
 func tokenFacts(w io.Writer, t api.Token) {
 	facts(w, "id", t.ID, "name", t.Name, "kind", kindWord(t.Kind), "state", stateWord(t), "reason", t.Reason, "validity", t.Ends,
 		"nearest end", nearestEnd(t),
-		"scopes", strings.Join(t.Scopes, " "), "competitions", strings.Join(t.Competitions, " "), "networks", strings.Join(t.AllowedCIDRs, " "), "can take", t.AtMost, "budget", budgetUse(t.Budget),
+		"scopes", strings.Join(t.Scopes, " "), "competitions", strings.Join(t.Competitions, " "), "networks", networksWord(t), "can take", t.AtMost, "budget", budgetUse(t.Budget),
 		"created", when(&t.CreatedAt), "rotate by", when(t.RotateBy), "at the latest", when(t.MaxExpiresAt), "successor", t.Family.Successor, "note", t.Note)
 	for _, x := range t.Warnings {
 		facts(w, "warning", x.Detail)
@@ -199,6 +200,15 @@ func tokenFacts(w io.Writer, t api.Token) {
 	if g := t.Guesses; g != nil {
 		facts(w, "guessed at", guessLine(*g))
 	}
+}
+
+// networksWord is where a token may be used from.
+func networksWord(t api.Token) string {
+	list := strings.Join(t.AllowedCIDRs, " ")
+	if t.Observe {
+		list += " (a use from elsewhere is only marked)"
+	}
+	return list
 }
 
 // guessLine is what is known of wrong secrets tried with a token's id.

@@ -24,7 +24,7 @@ type (
 
 func (a *API) narrowToken(ctx context.Context, s *policy.Subject, in *narrowIn) (api.Token, error) {
 	b := in.Body
-	n := authority.Narrowing{Scopes: b.Scopes, Competitions: b.Competitions, Here: b.LockToLastAddress, Note: b.Note, Force: b.Force}
+	n := authority.Narrowing{Scopes: b.Scopes, Competitions: b.Competitions, Here: b.LockToLastAddress, Note: b.Note, Force: b.Force, Observe: b.Observe}
 	var err error
 	if n.Version, err = ifMatch(in.IfMatch); err != nil {
 		return api.Token{}, err
@@ -55,7 +55,7 @@ func (a *API) ensureToken(ctx context.Context, s *policy.Subject, in *ensureIn) 
 	if e := in.Body; e != nil {
 		b = api.CreateToken{
 			Name: in.ID, Scopes: e.Scopes, Competitions: e.Competitions, ExpiresIn: e.ExpiresIn, ExpiresAt: e.ExpiresAt,
-			AllowedCIDRs: e.AllowedCIDRs, Budget: e.Budget, Note: e.Note,
+			AllowedCIDRs: e.AllowedCIDRs, Observe: e.Observe, Budget: e.Budget, Note: e.Note,
 		}
 	}
 	c, err := readCreate(b)

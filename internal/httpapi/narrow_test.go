@@ -101,3 +101,57 @@ func TestEnsureToken(t *testing.T) {
 		t.Errorf("%d %s", a.status, a.body)
 	}
 }
+
+// R2.2: the networks of a token can be observed first, as those of a policy: a use
+// from elsewhere is marked, and refused once that is said; never the other way round.
+func TestObservedToken(t *testing.T) {
+	w := build(t)
+	a := w.ask(t, post, "/v1/tokens", w.ann, `{"name":"o","replace":"laptop","allowed_cidrs":["192.0.2.0/24"],"observe":true}`)
+	if a.status != 201 || a.json["token"].(map[string]any)["observe"] != true {
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+	s := secretOf(t, a, "secret")
+	w.trail.take()
+	if a := w.ask(t, get, "/v1/whoami", s, ""); a.status != 200 {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	if lines, _, _ := w.trail.take(); len(lines) != 1 || lines[0].Detail["outside"] != token.OwnLevel {
+		t.Errorf("it is not marked: %+v", lines)
+	}
+	child := secretOf(t, w.exchange(t, s), "access_token")
+	if a := w.ask(t, get, "/v1/whoami", child, ""); a.status != 200 {
+		t.Errorf("its child: %d %s", a.status, a.body)
+	}
+	narrow := func(s token.Secret, body string) answer { return w.ask(t, "PATCH", "/v1/tokens/self", s, body) }
+	for _, c := range []struct {
+		body   string
+		status int
+		code   string
+	}{
+		{`{"allowed_cidrs":["198.51.100.0/24"]}`, 200, ""}, // others are observed instead
+		{`{"observe":false}`, 409, "locks_you_out"},
+		{`{"allowed_cidrs":["127.0.0.0/8"],"observe":false}`, 200, ""},
+		{`{"observe":true}`, 403, "network_widened"},
+		{`{"allowed_cidrs":["127.0.0.1"],"observe":true}`, 403, "network_widened"},
+	} {
+		if a := narrow(s, c.body); a.status != c.status || a.code() != c.code {
+			t.Errorf("%s: %d %s", c.body, a.status, a.body)
+		}
+	}
+	if a := w.ask(t, post, "/v1/tokens", s, `{"name":"x","allowed_cidrs":["127.0.0.1"],"observe":true,"replace":"o"}`); a.status != 403 || a.code() != "network_widened" {
+		t.Errorf("made by one that is limited: %d %s", a.status, a.body)
+	}
+	bob := w.give("bob", nil, "tokens:self")
+	if a := narrow(bob, `{"observe":true}`); a.status != 400 || a.code() != "observe_nothing" {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	if a := narrow(bob, `{"allowed_cidrs":["192.0.2.0/24"],"observe":true}`); a.status != 200 {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	if a := narrow(bob, `{"observe":false,"force":true}`); a.status != 200 {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	if a := w.ask(t, get, "/v1/whoami", bob, ""); a.status != 403 || a.code() != "ip_denied" {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+}

@@ -96,7 +96,7 @@ func (a *API) createToken(ctx context.Context, s *policy.Subject, in *createToke
 }
 
 func readCreate(b api.CreateToken) (authority.Create, error) {
-	c := authority.Create{Name: b.Name, Scopes: b.Scopes, Note: b.Note, Replace: b.Replace}
+	c := authority.Create{Name: b.Name, Scopes: b.Scopes, Note: b.Note, Replace: b.Replace, Observe: b.Observe}
 	if len(b.Competitions) != 1 || b.Competitions[0] != "*" {
 		c.Competitions = b.Competitions
 	}

@@ -71,7 +71,7 @@ func (a *API) showToken(ctx context.Context, v authority.View) api.Token {
 	out := api.Token{
 		Budget: spent, AtMost: most,
 		ID: string(t.ID), Kind: t.Kind.String(), Name: t.Name, UserID: string(t.Owner), State: string(v.State), Reason: string(t.Reason),
-		Scopes: some(t.Scopes), Competitions: allOr(t.Competitions), AllowedCIDRs: []string{}, Note: t.Note,
+		Scopes: some(t.Scopes), Competitions: allOr(t.Competitions), AllowedCIDRs: []string{}, Observe: t.Observe, Note: t.Note,
 		CreatedAt: t.IssuedAt, CreatedBy: t.IssuedBy, Renewal: string(t.Renewal), RevokedAt: instant(t.RevokedAt),
 		ExpiresAt: instant(v.Clocks.Expires.At), IdleExpiresAt: instant(v.Clocks.Idle.At),
 		MaxExpiresAt: instant(v.Clocks.Max.At), RotateBy: instant(v.Clocks.Rotate.At),

@@ -150,6 +150,9 @@ func tokenToRow(t token.Token) *tokenRow {
 		EnforceRotation: bit(t.EnforceRotation), Note: t.Note, RenewedAt: clock.Micros(t.RenewedAt),
 		Budget: budgetToText(t.Budget, nil), Account: string(t.Account),
 	}
+	if t.Observe {
+		r.CIDRs = append(r.CIDRs, observeMark)
+	}
 	for _, p := range t.CIDRs {
 		r.CIDRs = append(r.CIDRs, p.String())
 	}
@@ -172,7 +175,11 @@ func (r *tokenRow) token() token.Token {
 	}
 	t.Budget, _ = budgetOfText(r.Budget)
 	t.Digest = token.DigestOf(r.Digest)
-	for _, text := range r.CIDRs {
+	for i, text := range r.CIDRs {
+		if i == 0 && text == observeMark {
+			t.Observe = true
+			continue
+		}
 		p, err := netip.ParsePrefix(text)
 		if err != nil {
 			// A prefix that contains nothing: a list that cannot be read must
@@ -183,6 +190,10 @@ func (r *tokenRow) token() token.Token {
 	}
 	return t
 }
+
+// observeMark before the networks of a token says that they are only observed. A
+// version that does not know it takes it for a network that contains nothing.
+const observeMark = "observe"
 
 // replyRow is form v1 of a reply.
 type replyRow struct {

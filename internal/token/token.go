@@ -120,7 +120,9 @@ type Token struct {
 	Scopes       []string
 	Competitions []string // empty: all of the owner's
 	CIDRs        []netip.Prefix
-	Parent       ID // session tokens die with it
+	// Observe: a use from outside of CIDRs is marked and not refused.
+	Observe bool
+	Parent  ID // session tokens die with it
 	// Budget is the most that may be taken with it, its successors and all that
 	// was made from it, together.
 	Budget budget.Budget
@@ -158,6 +160,14 @@ type Token struct {
 	// RenewedAt is when its owner renewed it with another credential, which is
 	// to its clocks as a use; zero: never.
 	RenewedAt time.Time
+}
+
+// Networks are those that the token is limited to; none: it is not.
+func (t *Token) Networks() []netip.Prefix {
+	if t.Observe {
+		return nil
+	}
+	return t.CIDRs
 }
 
 // Charged is where the use of a token is booked.

@@ -127,7 +127,7 @@ func wholeRecords(t *testing.T, open TokensPlace) {
 	k.Parent, k.Predecessor, k.Successor = "tok_parent", "tok_before", "tok_after"
 	k.Standing, k.Reason, k.Jobs = token.Quarantined, token.Leaked, token.CancelAll
 	k.RevokedAt, k.GraceUntil, k.FixedEnd = T0.Add(1), T0.Add(2*time.Second), T0.Add(3*time.Second)
-	k.EnforceRotation = true
+	k.EnforceRotation, k.Observe = true, true
 	k.RenewedAt = T0.Add(4 * time.Second)
 	k.Budget, k.Account = budget.Budget{GPU: 8 * time.Hour, Per: 2 * budget.Day, Jobs: 3}, "fam_before"
 	ann.CancelBefore, ann.Groups = 3, []string{"interns", "ml"}
