@@ -19,7 +19,7 @@ type Token struct {
 	Budget *Spending `json:"budget,omitempty"`
 	AtMost string    `json:"at_most,omitempty"`
 	Note   string    `json:"note,omitempty"`
-	// Warnings are about the change that this answers.
+	// Warnings are about the change that this answers, and that rotation is due.
 	Warnings []Warning `json:"warnings,omitempty"`
 
 	CreatedAt     time.Time  `json:"created_at"`

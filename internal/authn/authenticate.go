@@ -110,6 +110,9 @@ func (t *Table) Authenticate(p token.Presented, addr netip.Addr) (policy.Subject
 	s.Principal = owner.Principal
 	s.Scopes, s.Competitions, s.CIDRs, s.Addr = rights.scopes, rights.competitions, record.Networks(), addr
 	s.Until, s.By, s.Level = end.At, end.Clock, end.Level
+	if record.Successor == "" && record.Parent == "" {
+		s.Due = end.Due
+	}
 	if record.Kind == token.Session && record.Parent == "" && record.Generation == 1 {
 		s.SignedIn = record.BornAt
 	}

@@ -214,6 +214,19 @@ func TestEndIsAnnounced(t *testing.T) {
 	}
 }
 
+// A rotation that is due is told on every command.
+func TestRotationIsAnnounced(t *testing.T) {
+	t.Parallel()
+	f, m := newFake(t), newMachine(t, "GRADEGATE_TOKEN="+secretOf(token.Personal))
+	f.handle("GET /v1/whoami", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("X-Token-Rotate-By", "2026-11-20T09:00:00Z")
+		_, _ = io.WriteString(w, "{}")
+	})
+	if got := m.run("", "whoami", "--url", f.url); got.code != 0 || !strings.Contains(got.errout, "due since 2026-11-20") || !strings.Contains(got.errout, "gradegate token rotate") {
+		t.Errorf("%d %q", got.code, got.errout)
+	}
+}
+
 // TestAuditOffline reads and proves a trail with its files alone.
 func TestAuditOffline(t *testing.T) {
 	t.Parallel()

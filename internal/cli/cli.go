@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -40,9 +41,10 @@ type app struct {
 	started bool
 	endsIn  atomic.Int64 // the token in use, as the server says; zero: not soon
 	// inGrace is set if that is because it was rotated.
-	inGrace atomic.Bool
-	guesses atomic.Int64 // wrong secrets with the id of the token in use
-	follows bool         // a session that the next one follows by itself
+	inGrace  atomic.Bool
+	rotateBy atomic.Pointer[time.Time] // since when its rotation has been due
+	guesses  atomic.Int64              // wrong secrets with the id of the token in use
+	follows  bool                      // a session that the next one follows by itself
 }
 
 // Run runs one command and returns its exit code. args are without the

@@ -146,6 +146,9 @@ func (a *app) noteEnd(h http.Header) {
 	if err == nil && reason != "idle_expires_at" {
 		a.endsIn.Store(int64(time.Duration(s) * time.Second))
 	}
+	if due, err := time.Parse(time.RFC3339, h.Get("X-Token-Rotate-By")); err == nil {
+		a.rotateBy.Store(&due)
+	}
 	a.inGrace.Store(reason == "grace_until")
 	if n, err := strconv.ParseInt(h.Get("X-Token-Guesses"), 10, 64); err == nil {
 		a.guesses.Store(n)
@@ -156,6 +159,13 @@ func (a *app) noteEnd(h http.Header) {
 func (a *app) warnOfGuesses() {
 	if n := a.guesses.Load(); n > 0 {
 		a.hint("note: somebody tried %s with the id of the token in use; it holds. From where: gradegate token show self", count(int(n), "wrong secret"))
+	}
+}
+
+// warnOfRotation says on every command that the rotation of the token in use is due.
+func (a *app) warnOfRotation() {
+	if due := a.rotateBy.Load(); due != nil {
+		a.hint("note: the rotation of the token in use has been due since %s: gradegate token rotate", when(due))
 	}
 }
 

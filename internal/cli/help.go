@@ -34,6 +34,7 @@ func (a *app) guard(c *cobra.Command) {
 			a.started = true
 			defer a.warnOfEnd()
 			defer a.warnOfGuesses()
+			defer a.warnOfRotation()
 			return run(cmd, args)
 		}
 		return

@@ -208,6 +208,9 @@ func (c *call) tell() {
 		h["X-Token-Expires-In"] = []string{seconds(s.Until.Sub(c.now))}
 		h["X-Token-Expires-Reason"] = []string{string(s.By)}
 	}
+	if !s.Due.IsZero() && !c.now.Before(s.Due) {
+		h["X-Token-Rotate-By"] = []string{s.Due.UTC().Format(time.RFC3339)}
+	}
 	if g := c.api.Table.Guesses(s.Token); g.Count > 0 && c.now.Sub(g.Last) < guessNews {
 		h["X-Token-Guesses"] = []string{strconv.FormatInt(g.Count, 10)}
 	}

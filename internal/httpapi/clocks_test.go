@@ -147,6 +147,32 @@ func TestShortLifetimes(t *testing.T) {
 	}
 }
 
+// rotate_by warns in the header of every answer and in the token, and ends nothing;
+// enforced, it does. What was rotated is not warned of.
+func TestRotationDue(t *testing.T) {
+	w := build(t)
+	aged := func(k *token.Token) { k.IssuedAt, k.BornAt, k.RenewedAt = t0.Add(-91*day), t0.Add(-91*day), t0 }
+	s := w.give("ann", aged, "tokens:self")
+	due := t0.Add(-day).Format(time.RFC3339)
+	a := w.ask(t, get, "/v1/tokens/self", s, "")
+	if a.status != 200 || a.header.Get("X-Token-Rotate-By") != due || !strings.Contains(a.body, `"code":"rotation_due"`) {
+		t.Errorf("%d %s %v", a.status, a.body, a.header)
+	}
+	if a := w.ask(t, get, "/v1/whoami", w.bob, ""); a.header.Get("X-Token-Rotate-By") != "" {
+		t.Errorf("not due: %v", a.header)
+	}
+	next := secretOf(t, w.ask(t, post, "/v1/tokens/self/rotate", s, ""), "secret")
+	for _, x := range []token.Secret{s, next} {
+		if a := w.ask(t, get, "/v1/tokens/self", x, ""); a.header.Get("X-Token-Rotate-By") != "" || strings.Contains(a.body, "rotation_due") {
+			t.Errorf("after a rotation: %s %v", a.body, a.header)
+		}
+	}
+	enforced := w.give("ann", func(k *token.Token) { aged(k); k.EnforceRotation = true }, "tokens:self")
+	if a := w.ask(t, get, "/v1/whoami", enforced, ""); a.status != 401 || a.code() != "token_expired" {
+		t.Errorf("enforced: %d %s", a.status, a.body)
+	}
+}
+
 // R2.1: an ended predecessor that asks for another successor ends its family;
 // one that asks again for a lost answer gets it, whatever that answer ended.
 func TestReuseAndReplay(t *testing.T) {

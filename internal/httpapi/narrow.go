@@ -45,7 +45,7 @@ func (a *API) narrowToken(ctx context.Context, s *policy.Subject, in *narrowIn) 
 		return api.Token{}, err
 	}
 	out, err := a.viewToken(ctx, t)
-	out.Warnings = normalised(b.AllowedCIDRs)
+	out.Warnings = append(out.Warnings, normalised(b.AllowedCIDRs)...)
 	return out, err
 }
 

@@ -82,6 +82,9 @@ func (a *API) showToken(ctx context.Context, v authority.View) api.Token {
 			Successor: string(t.Successor), GraceUntil: instant(t.GraceUntil),
 		},
 	}
+	if due := v.Clocks.Rotate.At; !due.IsZero() && v.State == token.StateActive && t.Successor == "" && !a.Now().Before(due) {
+		out.Warnings = append(out.Warnings, api.Warning{Code: "rotation_due", Detail: "Its rotation has been due since " + due.Format("2 Jan 2006") + ": gradegate token rotate " + fault.Word(t.Name)})
+	}
 	if v.Ownerless && out.Reason == "" {
 		out.Reason = "service_ownerless"
 	}

@@ -51,6 +51,8 @@ type Subject struct {
 	Until time.Time   // nearest clock of the token; zero: none
 	By    token.Clock // which one it is
 	Level string      // which level of policy says so
+	// Due is when the rotation of its token is due; zero: never, or it was rotated.
+	Due time.Time
 	// SignedIn is when the holder of a session signed in; zero for other kinds.
 	SignedIn time.Time
 	// Request is the request's id, for the record.

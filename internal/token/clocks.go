@@ -206,6 +206,8 @@ func (r *Terms) idle(t *Token, never bool) Limit {
 type Ending struct {
 	End
 	Clock Clock
+	// Due is when its rotation is due, which is no end by itself; zero: never.
+	Due time.Time
 }
 
 // Nearest is the first instant at which the token ends, the clock that says
@@ -217,6 +219,7 @@ func (c *Clocks) Nearest() (first Ending) {
 	first.earliest(c.Max, ClockMax)
 	first.earliest(c.Enforced, ClockRotate)
 	first.earliest(c.Policy, ClockPolicy)
+	first.Due = c.Rotate.At
 	return first
 }
 
