@@ -199,9 +199,25 @@ func TestReuseAndReplay(t *testing.T) {
 
 	old := w.give("ann", func(k *token.Token) { k.Family = "fam_3" }, "tokens:self")
 	next := secretOf(t, w.ask(t, post, "/v1/tokens/self/rotate", old, `{"grace":"1h"}`), "secret")
+	w.clock.Add(time.Minute)
+	if a := w.ask(t, get, "/v1/tokens/self", next, ""); strings.Contains(a.body, "predecessor_used") {
+		t.Errorf("nobody uses it: %s", a.body)
+	}
+	w.ask(t, get, "/v1/whoami", old, "", "User-Agent", "cron/1")
+	if a := w.ask(t, get, "/v1/tokens/self", next, ""); !strings.Contains(a.body, "predecessor_used") || !strings.Contains(a.body, "from 127.0.0.1 by cron/1") {
+		t.Errorf("its owner is not told who uses it: %s", a.body)
+	}
 	w.clock.Add(time.Hour)
-	if a := w.ask(t, get, "/v1/whoami", old, ""); a.status != 401 || a.code() != "token_rotated" {
-		t.Errorf("elsewhere: %d %s", a.status, a.body)
+	for range 3 {
+		if a := w.ask(t, get, "/v1/whoami", old, ""); a.status != 401 || a.code() != "token_rotated" {
+			t.Errorf("elsewhere: %d %s", a.status, a.body)
+		}
+	}
+	if n := strings.Count(w.log.String(), "a rotated token was presented after"); n != 1 {
+		t.Errorf("%d alerts of one token in an hour", n)
+	}
+	if a := w.ask(t, get, "/v1/tokens/self", next, ""); strings.Contains(a.body, "predecessor_used") {
+		t.Errorf("it is over: %s", a.body)
 	}
 	if a := w.ask(t, get, "/v1/whoami", next, ""); a.status != 200 {
 		t.Errorf("the successor after that: %d %s", a.status, a.body)

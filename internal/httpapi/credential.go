@@ -7,12 +7,14 @@ import (
 	"net/url"
 	"os"
 	"strings"
+	"time"
 
 	"gradegate/internal/audit"
 	"gradegate/internal/authority"
 	"gradegate/internal/fault"
 	"gradegate/internal/policy"
 	"gradegate/internal/principal"
+	"gradegate/internal/ratelimit"
 	"gradegate/internal/token"
 )
 
@@ -131,6 +133,18 @@ func (c *call) reused(err error) error {
 	return errReused
 }
 
+// alertAgain is how often one token's alert is repeated.
+var alertAgain = ratelimit.Limit{Events: 1, Per: time.Hour, Burst: 1}
+
+// alertRotated says that a rotated token was presented after its grace period:
+// some machine was not changed over, or somebody else has its secret.
+func (c *call) alertRotated() {
+	if d := c.api.alerts.Take(c.subject.Token, c.now); d.Allowed {
+		c.api.Logger.Warn("a rotated token was presented after its grace period: a machine was not changed over, or somebody else holds its secret",
+			"token", c.subject.Token, "address", c.addr.String(), "request", c.id, "fix", "gradegate audit search --token "+string(c.subject.Token))
+	}
+}
+
 var errReused = fault.New(fault.Unauthenticated, "token_reused",
 	"The token was rotated before, and its grace period is over. Somebody else may hold its secret, so all of its family was revoked.").
 	WithFix("Sign in again (gradegate login) and look at what was done: gradegate audit search --token ID")
@@ -163,6 +177,9 @@ func (c *call) turnedAway(err error) error {
 	f := fault.Of(err)
 	if f.Kind == fault.Unavailable || f.Kind == fault.Internal {
 		return err
+	}
+	if f.Code == "token_rotated" && c.subject.Token != "" {
+		c.alertRotated()
 	}
 	if c.tried {
 		if instead := c.failed(f.Code); instead != nil {

@@ -43,6 +43,7 @@ import (
 	"gradegate/internal/maintenance"
 	"gradegate/internal/principal"
 	"gradegate/internal/ratelimit"
+	"gradegate/internal/token"
 )
 
 // Recorder is the audit trail, as requests need it. It is safe for concurrent
@@ -148,6 +149,8 @@ type API struct {
 	known   identities
 	needed  requirements
 
+	alerts *ratelimit.Buckets[token.ID] // of rotated tokens that were presented
+
 	readings    chan struct{} // taken by whoever may read all of the trail, and reads weeks of it
 	ownReadings chan struct{} // and by whoever looks for their own in them
 	lookups     chan struct{} // and by whoever looks for one request in it
@@ -180,7 +183,7 @@ func New(d Deps) (*API, error) {
 		return nil, err
 	}
 	a := &API{
-		Deps: d, mux: http.NewServeMux(), routes: map[string]*route{}, proxies: p,
+		Deps: d, alerts: ratelimit.NewBuckets[token.ID](alertAgain, mostAlerts), mux: http.NewServeMux(), routes: map[string]*route{}, proxies: p,
 		readings: make(chan struct{}, 2), ownReadings: make(chan struct{}, 1), lookups: make(chan struct{}, 8), followEvery: time.Second, bodyTime: 10 * time.Second, closing: make(chan struct{}),
 	}
 	a.known.init()
@@ -218,6 +221,9 @@ func (a *API) Server(h http.Handler) *http.Server {
 
 // Close ends the logs that are being followed, so that a server can stop.
 func (a *API) Close() { a.closeOnce.Do(func() { close(a.closing) }) }
+
+// mostAlerts bounds for how many tokens it is remembered that an alert was raised.
+const mostAlerts = 1 << 12
 
 // answerTime is how long an answer may take, from the request's header to its
 // last byte; streams extend it as they make progress.

@@ -85,6 +85,9 @@ func (a *API) showToken(ctx context.Context, v authority.View) api.Token {
 	if due := v.Clocks.Rotate.At; !due.IsZero() && v.State == token.StateActive && t.Successor == "" && !a.Now().Before(due) {
 		out.Warnings = append(out.Warnings, api.Warning{Code: "rotation_due", Detail: "Its rotation has been due since " + due.Format("2 Jan 2006") + ": gradegate token rotate " + fault.Word(t.Name)})
 	}
+	if w, still := a.stillUsed(&t); still {
+		out.Warnings = append(out.Warnings, w)
+	}
 	if v.Ownerless && out.Reason == "" {
 		out.Reason = "service_ownerless"
 	}
@@ -101,6 +104,25 @@ func (a *API) showToken(ctx context.Context, v authority.View) api.Token {
 		}
 	}
 	return out
+}
+
+// stillUsed names to the owner of a successor who still uses its predecessor in
+// the grace period (R2.1): that is to be changed over before it ends.
+func (a *API) stillUsed(t *token.Token) (api.Warning, bool) {
+	old, known := a.Table.Token(t.Predecessor)
+	use := a.Table.LastUse(t.Predecessor)
+	if !known || old.Successor != t.ID || old.Standing == token.Revoked || !use.At.After(t.IssuedAt) || !a.Now().Before(old.GraceUntil) {
+		return api.Warning{}, false
+	}
+	from := "an unknown address"
+	if use.Addr.IsValid() {
+		from = use.Addr.String()
+	}
+	if use.Agent != "" {
+		from += " by " + use.Agent
+	}
+	return api.Warning{Code: "predecessor_used", Detail: fmt.Sprintf("Its predecessor %s is still in use, last on %s from %s, and ends on %s at the latest.",
+		old.ID, use.At.UTC().Format("2 Jan 2006 at 15:04 MST"), from, old.GraceUntil.UTC().Format("2 Jan 2006 at 15:04 MST"))}, true
 }
 
 // ends says in one sentence when a token ends, or that it has.
