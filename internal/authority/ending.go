@@ -8,6 +8,7 @@ import (
 	"gradegate/internal/audit"
 	"gradegate/internal/fault"
 	"gradegate/internal/policy"
+	"gradegate/internal/principal"
 	"gradegate/internal/token"
 )
 
@@ -144,10 +145,36 @@ func (a *Authority) Resume(ctx context.Context, s *policy.Subject, idOrName stri
 						WithFix("Create another one: gradegate token create")
 				}
 			}
+			if err == nil {
+				err = a.room(ctx, &back, &owner, now)
+			}
 			return back, err
 		}
 		return t.Resume(a.by(s, &t))
 	})
+}
+
+// room refuses to bring a personal token back beside as many others as its owner
+// may have (R3.1): one of them took its place.
+func (a *Authority) room(ctx context.Context, t *token.Token, owner *principal.Principal, now time.Time) error {
+	if t.Kind != token.Personal {
+		return nil
+	}
+	own, err := a.store.TokensOf(ctx, owner.ID, Among{Kind: token.Personal, Open: true})
+	if err != nil {
+		return err
+	}
+	n := 0
+	for i := range own {
+		if own[i].ID != t.ID && a.counts(&own[i], owner, now) {
+			n++
+		}
+	}
+	if most := a.demands(owner, now).MaxPersonal; n >= most.Value {
+		return fault.New(fault.Conflict, "token_limit", "You have %d of the %d personal tokens that the policy of %s allows you.", n, most.Value, most.Level).
+			With("policy", most.Level).WithFix("Revoke one of them (gradegate token list), or go on with it.")
+	}
+	return nil
 }
 
 func (a *Authority) stand(ctx context.Context, s *policy.Subject, idOrName string, action audit.Action, to func(token.Token, time.Time) (token.Token, error)) (token.Token, error) {

@@ -318,3 +318,40 @@ func TestLeakAfterRevocation(t *testing.T) {
 		t.Errorf("a revoked one is %s because of %s, %v", k.Standing, k.Reason, err)
 	}
 }
+
+// R3.1: a token that ended unused comes back for its owner who has signed in, but
+// not beside another that took its place.
+func TestComesBackIfThereIsRoom(t *testing.T) {
+	h, clock := timed(t)
+	local := &policy.Subject{Local: true}
+	limit := func(n int) {
+		t.Helper()
+		if _, err := h.SetPolicy(t.Context(), local, authority.PolicyChange{Level: token.Platform, Rules: policy.Rules{MaxPersonal: n, Terms: token.Terms{Unused: token.Limit{Span: time.Hour}}}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	limit(1)
+	x := h.signIn(t, "ann")
+	first, err := h.CreateToken(t.Context(), h.subject(t, x.Secret), authority.Create{Name: "first"}, authority.Idem{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	clock.Add(2 * time.Hour)
+	second, err := h.CreateToken(t.Context(), h.subject(t, x.Secret), authority.Create{Name: "second"}, authority.Idem{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	back := func() error {
+		_, err := h.Resume(t.Context(), h.subject(t, x.Secret), string(first.Token.ID))
+		return err
+	}
+	if err := back(); fault.CodeOf(err) != "token_limit" || h.alive(first.Secret) {
+		t.Errorf("two where one is allowed: %v", err)
+	}
+	if _, err := h.Revoke(t.Context(), h.subject(t, x.Secret), string(second.Token.ID), "", token.Keep); err != nil {
+		t.Fatal(err)
+	}
+	if err := back(); err != nil || !h.alive(first.Secret) {
+		t.Errorf("there is room: %v", err)
+	}
+}

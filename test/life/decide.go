@@ -159,6 +159,16 @@ func (m *Model) reactivate(c *credential, first end) Answer {
 		c.renewed = before
 		return refused("token_expired")
 	}
+	beside := 0
+	for _, other := range m.of(c.owner) {
+		if other != c && m.counts(other) {
+			beside++
+		}
+	}
+	if c.kind == "pat" && beside >= strictest(m.inForce(m.stages(c.owner.groups)), func(r Rules) int { return r.MaxPersonal }) {
+		c.renewed = before
+		return refused("token_limit")
+	}
 	return done
 }
 
