@@ -367,13 +367,11 @@ func TestServiceGroups(t *testing.T) {
 	team := []string{"vision"}
 	_, err := h.Invite(t.Context(), local, authority.NewUser{Name: "root", Role: principal.Admin}, authority.Idem{})
 	must(t, err)
-	rootP, err := h.User(t.Context(), local, "root")
-	must(t, err)
 	for _, name := range []string{"root", "bob"} {
 		_, err := h.UpdateUser(t.Context(), local, name, authority.UserUpdate{Groups: &team})
 		must(t, err)
 	}
-	rootP, err = h.User(t.Context(), local, "root")
+	rootP, err := h.User(t.Context(), local, "root")
 	must(t, err)
 	root := &policy.Subject{Principal: rootP, Scopes: policy.RoleScopes(principal.Admin)}
 	_, err = h.CreateService(t.Context(), root, authority.NewService{Name: "mine", Group: "vision"}, authority.Idem{})
