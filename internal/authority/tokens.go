@@ -306,7 +306,8 @@ func narrowNetworks(asked, granted []netip.Prefix, inherit bool) ([]netip.Prefix
 // a use from elsewhere is refused.
 func observable(asked, granted []netip.Prefix) error {
 	if len(granted) > 0 {
-		return errNetworks
+		return fault.New(fault.Denied, "network_widened", "A use from outside of its networks is refused already; to mark it only would be more.").
+			WithFix("Make another token with your session: gradegate token create --cidr 10.0.0.0/8 --observe")
 	}
 	if len(asked) == 0 {
 		return fault.New(fault.Invalid, "observe_nothing", "Without networks there is nothing to observe.").WithFix("Name them: --cidr 10.0.0.0/8 --observe")
