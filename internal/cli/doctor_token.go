@@ -204,6 +204,7 @@ func (x *examination) token(ctx context.Context) {
 		x.fails(ctx, "token", err)
 		return
 	}
+	x.session()
 	x.end(t)
 	x.scopes(t)
 	x.network(t)
@@ -217,6 +218,17 @@ func (x *examination) guesses(t api.Token) {
 	x.app.guesses.Store(0) // it is told here
 	if t.Guesses != nil && time.Since(t.Guesses.Last) < 7*24*time.Hour {
 		x.warn("guesses", "somebody knows the id of the token and not its secret: "+guessLine(*t.Guesses)+". Whoever guesses is slowed down, and you are not", "gradegate token rotate, for another id")
+	}
+}
+
+// session says whether there is one, and how there is one again.
+func (x *examination) session() {
+	switch {
+	case x.me.User == nil || x.me.Kind == token.Service.String():
+	case x.me.Kind == token.Session.String():
+		x.ok("session", "you are signed in with one")
+	default:
+		x.ok("session", "none: you go by a token. "+sessionAgain, x.me.User.Name)
 	}
 }
 

@@ -23,7 +23,9 @@ func (a *app) login() *cobra.Command {
 		Short: "Sign in on this machine with a one-time invite code",
 		Long: `Signs in on this machine. The invite code comes from an administrator
 (gradegate user invite NAME), works once, and is worth a session token that is
-stored in a file only you can read. The token itself is never shown. A token that
+stored in a file only you can read. The token itself is never shown. Whoever has been signed
+in before and wants a session again (since "token create --save" took its place, or it ended)
+asks for another code, which ends what they hold: gradegate user invite NAME --re-enrol. A token that
 you hold already is taken with --token-file or --token-stdin instead. What was stored
 here for the server gives way: a session is ended, and any other token stays active.
 At a terminal that is asked first if it is somebody else's (--yes: without).`,
@@ -208,6 +210,7 @@ func (a *app) whoami() *cobra.Command {
 					a.warn("%s", clean(x.Detail))
 				}
 			}
+			a.hintSession(me)
 			name, id := "local administrator", ""
 			if me.User != nil {
 				name, id = me.User.Name+" ("+part(*me.User)+")", me.User.ID
@@ -219,6 +222,16 @@ func (a *app) whoami() *cobra.Command {
 		},
 	}
 }
+
+// hintSession says to who goes by a stored token how there is a session again.
+func (a *app) hintSession(me api.Whoami) {
+	if me.User != nil && me.Kind == token.Personal.String() && a.credential.from == a.hostsFile() {
+		a.hint("note: a token is stored here, and no session. "+sessionAgain, clean(me.User.Name))
+	}
+}
+
+// sessionAgain is how somebody gets a session who has a token.
+const sessionAgain = "If you need one again, an administrator makes a code (gradegate user invite %s --re-enrol), which ends this token: gradegate login --invite CODE"
 
 // part is in which part somebody acts: a service has no other.
 func part(u api.User) string {

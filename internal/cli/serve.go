@@ -33,21 +33,24 @@ func (s *serverFlags) add(c *cobra.Command) {
 	f.BoolVar(&s.insecure, "insecure", false, "allow plain HTTP on an address that is not loopback")
 }
 
+// flagOf are the settings that have a flag, which comes before all else.
+var flagOf = map[string]string{"data": "--data", "listen": "--listen", "ledger.dir": "--ledger", "insecure": "--insecure"}
+
 func (a *app) load(s *serverFlags) (config.Config, config.Origins, error) {
 	if s.config == "" {
 		s.config = a.getenv("GRADEGATE_CONFIG")
 	}
 	c, origins, err := config.Load(s.config, a.env)
-	set := func(to *string, v, path, flag string) {
+	set := func(to *string, v, path string) {
 		if v != "" {
-			*to, origins[path] = v, flag
+			*to, origins[path] = v, flagOf[path]
 		}
 	}
-	set(&c.Data, a.data, "data", "--data")
-	set(&c.Listen, s.listen, "listen", "--listen")
-	set(&c.Ledger.Dir, s.ledger, "ledger.dir", "--ledger")
+	set(&c.Data, a.data, "data")
+	set(&c.Listen, s.listen, "listen")
+	set(&c.Ledger.Dir, s.ledger, "ledger.dir")
 	if s.insecure {
-		c.Insecure, origins["insecure"] = true, "--insecure"
+		c.Insecure, origins["insecure"] = true, flagOf["insecure"]
 	}
 	if err != nil || c.Data == "" {
 		return c, origins, suggested(err)

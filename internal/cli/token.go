@@ -31,7 +31,8 @@ func (a *app) tokenCreate() *cobra.Command {
 	c := &cobra.Command{
 		Use: "create", Short: "Make a personal token, or one of a service; its secret is shown once", Args: cobra.NoArgs,
 		Long: `Makes a personal token. Its secret is shown this once, or stored with --save, which
-also ends the session that was stored before. If --replace names the token that
+also ends the session that was stored before: there is a session again only with another
+code (gradegate login --invite CODE), which ends what you hold. If --replace names the token that
 this machine has stored, the new one takes its place there without being asked.
 -o name prints the id, and the secret beside it, on stderr. With --service it is one of
 a service that you answer for; all others who do may rotate and revoke it by its id.

@@ -160,17 +160,36 @@ func note(set map[string]any, prefix, origin string, origins Origins) {
 
 const envPrefix = "GRADEGATE_"
 
-// foreign reports whether a variable is no setting of the server's: one of the
-// command line's own side, one that a job is given, or one of those that
-// Kubernetes makes in every pod for a service named gradegate.
-func foreign(short string) bool {
-	switch short {
-	case "URL", "HOST", "TOKEN", "TOKEN_FILE", "CA_FILE", "CONFIG", // command line
-		"JOB", "OUTPUT", "RUN_TOKEN_FILE", // job; its GRADEGATE_DATA is no folder of ours, but no server runs there
-		"PORT":
-		return true
+// Variable is a variable of the environment that is no setting of the server's.
+type Variable struct{ Name, Doc string }
+
+// Client are the variables of the command line, and Job those that a submitted
+// program is given. A job's GRADEGATE_DATA is no folder of ours, but no server
+// runs there.
+var (
+	Client = []Variable{
+		{envPrefix + "URL", "The server to talk to, such as https://grade.example.org."},
+		{envPrefix + "HOST", "The same; GRADEGATE_URL comes first."},
+		{envPrefix + "TOKEN", "The token to use."},
+		{envPrefix + "TOKEN_FILE", "File with the token to use; GRADEGATE_TOKEN comes first."},
+		{envPrefix + "CA_FILE", "PEM file with the authority that signed the server's certificate."},
+		{envPrefix + "CONFIG", "Configuration file of serve and check-config; --config comes first."},
 	}
-	return strings.HasPrefix(short, "PORT_") || strings.HasPrefix(short, "SERVICE_")
+	Job = []Variable{
+		{envPrefix + "JOB", "The job's id."},
+		{envPrefix + "DATA", "Folder with the public files of the competition; read only."},
+		{envPrefix + "OUTPUT", "Folder for what is graded: predictions.csv."},
+		{envPrefix + "RUN_TOKEN_FILE", "File with the job's own token."},
+	}
+)
+
+// foreign reports whether a variable is no setting of the server's: one of those
+// above, or of those that Kubernetes makes in every pod for a service named
+// gradegate.
+func foreign(short string) bool {
+	is := func(v Variable) bool { return v.Name == envPrefix+short && short != "DATA" }
+	return slices.ContainsFunc(Client, is) || slices.ContainsFunc(Job, is) ||
+		short == "PORT" || strings.HasPrefix(short, "PORT_") || strings.HasPrefix(short, "SERVICE_")
 }
 
 func (c *Config) readEnv(env []string, origins Origins) error {
@@ -183,15 +202,16 @@ func (c *Config) readEnv(env []string, origins Origins) error {
 	}
 	var bad error
 	c.walk(func(path string, v reflect.Value, _ string) {
-		name := strings.ToUpper(strings.ReplaceAll(path, ".", "_"))
-		text, ok := values[name]
+		name := variable(path)
+		short := strings.TrimPrefix(name, envPrefix)
+		text, ok := values[short]
 		if !ok {
 			return
 		}
-		delete(values, name)
-		origins[path] = envPrefix + name
+		delete(values, short)
+		origins[path] = name
 		if err := setText(v, text); err != nil && bad == nil {
-			bad = fault.Wrap(fault.Invalid, "config_invalid", envPrefix+name+": "+sentence(err), err).WithFix("Correct %s%s, or unset it.", envPrefix, name)
+			bad = fault.Wrap(fault.Invalid, "config_invalid", name+": "+sentence(err), err).WithFix("Correct %s, or unset it.", name)
 		}
 	})
 	for _, name := range slices.Sorted(maps.Keys(values)) {
@@ -201,6 +221,26 @@ func (c *Config) readEnv(env []string, origins Origins) error {
 		}
 	}
 	return bad
+}
+
+// variable is the one that sets a member.
+func variable(path string) string {
+	return envPrefix + strings.ToUpper(strings.ReplaceAll(path, ".", "_"))
+}
+
+// formOf is what a member takes, in words.
+func formOf(v reflect.Value) string {
+	switch v.Interface().(type) {
+	case []string:
+		return "list; in a variable with commas between"
+	case bool:
+		return "true or false"
+	case int:
+		return "whole number"
+	case Duration:
+		return "span, such as 90d or 12h"
+	}
+	return "text"
 }
 
 // setText gives a member the value that a variable holds. A list is separated
@@ -258,6 +298,8 @@ func (c *Config) walk(visit func(path string, v reflect.Value, doc string)) {
 // Setting is one member with its value, where it comes from and what it means.
 type Setting struct {
 	Name   string `json:"name"`
+	Env    string `json:"env"`  // the variable that sets it
+	Form   string `json:"form"` // what it takes
 	Value  string `json:"value"`
 	Origin string `json:"origin"`
 	Doc    string `json:"doc"`
@@ -270,7 +312,7 @@ func (c Config) Settings(origins Origins) (out []Setting) {
 		if origin == "" {
 			origin = "default"
 		}
-		out = append(out, Setting{Name: path, Value: shown(v), Origin: origin, Doc: doc})
+		out = append(out, Setting{Name: path, Env: variable(path), Form: formOf(v), Value: shown(v), Origin: origin, Doc: doc})
 	})
 	return out
 }
