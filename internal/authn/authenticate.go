@@ -23,7 +23,7 @@ type Ref struct {
 // that refusing allocates nothing.
 var (
 	ErrUnknown = refusal("token_unknown", "The token is not valid.",
-		"Sign in again (gradegate login) or create a token: gradegate token create")
+		"Sign in again (gradegate login --invite CODE) or create a token: gradegate token create")
 	ErrStale = fault.New(fault.Unavailable, "stale", "This node has lost touch with the database and cannot tell whether the token is still good.").
 			WithFix("Try again in a few seconds; if it lasts, tell the operator.").WithRetry(2 * time.Second)
 	ErrAddress = fault.New(fault.Denied, "ip_denied", "The token may not be used from this address.").
@@ -31,12 +31,12 @@ var (
 
 	byState = map[token.State]*fault.Error{
 		token.StateExpired:       refusal("token_expired", "The token has expired.", "Use another token of yours (--token-file FILE), or sign in again: an administrator gives you a code for gradegate login --invite CODE"),
-		token.StateIdleExpired:   refusal("token_idle_expired", "The token ended because it was not used for too long.", "Sign in again: gradegate login"),
+		token.StateIdleExpired:   refusal("token_idle_expired", "The token ended because it was not used for too long.", "Sign in again: gradegate login --invite CODE"),
 		token.StateRotated:       refusal("token_rotated", "The token was rotated and its grace period is over.", "Use its successor (gradegate token list). If none of you rotated it, somebody else holds its secret: gradegate leak report --file FILE"),
 		token.StateRevoked:       refusal("token_revoked", "The token was revoked.", "Use another token of yours (--token-file FILE), or sign in again: an administrator gives you a code for gradegate login --invite CODE"),
 		token.StateSuspended:     refusal("token_suspended", "The token is suspended.", "Resume it with another token of yours or your session, or ask an administrator: gradegate user tokens NAME, then gradegate token resume ID"),
 		token.StateUnproven:      refusal("token_unproven", "After a restore nobody can prove that this token is still good.", "Sign in again, or ask an administrator for an invite."),
-		token.StateParentEnded:   refusal("token_parent_ended", "The token that this one was made from has ended, is suspended or was revoked.", "Make another one from a token that is active: POST /oauth2/token (token exchange), or sign in: gradegate login"),
+		token.StateParentEnded:   refusal("token_parent_ended", "The token that this one was made from has ended, is suspended or was revoked.", "Make another one from a token that is active: POST /oauth2/token (token exchange), or sign in: gradegate login --invite CODE"),
 		token.StateOwnerInactive: refusal("owner_inactive", "The token's owner is not active.", "Ask an administrator."),
 	}
 )

@@ -101,7 +101,7 @@ func (a *Authority) mayVouch(ctx context.Context, s *policy.Subject) error {
 	}
 	if len(t.CIDRs) > 0 || t.Parent != "" {
 		return fault.New(fault.Denied, "consent_narrow", "This token is limited to networks, or was made from another one: it gives no consent, which has no such limits.").
-			WithFix("Sign in: gradegate login")
+			WithFix("Sign in: gradegate login --invite CODE")
 	}
 	return policy.Covers(a.table.Bounds(s.Principal.ID, s.Token), a.table.Bounds(s.Principal.ID, ""))
 }

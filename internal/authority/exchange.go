@@ -30,7 +30,7 @@ const (
 func (a *Authority) ExchangeToken(ctx context.Context, s *policy.Subject, x Exchange) (Issued, error) {
 	if s.Token == "" || s.Mode != "" {
 		return Issued{}, fault.New(fault.Denied, "not_exchangeable", "Only an active token can be exchanged for a child of it.").
-			WithFix("Sign in again: gradegate login")
+			WithFix("Sign in again: gradegate login --invite CODE")
 	}
 	if x.Lifetime == 0 {
 		x.Lifetime = exchangeLifetime

@@ -93,7 +93,7 @@ func (a *Authority) refreshOnce(ctx context.Context, s *policy.Subject, id token
 		return Issued{}, a.stolen(ctx, s, old)
 	case state != token.StateActive:
 		return Issued{}, fault.New(fault.Unauthenticated, "token_"+string(state), "The refresh token is %s.", strings.ReplaceAll(string(state), "_", " ")).
-			WithFix("Sign in again: gradegate login")
+			WithFix("Sign in again: gradegate login --invite CODE")
 	}
 	made := a.session(p, old.Name, now)
 	if made.Token.Scopes, err = policy.Narrow(x.Scopes, granted(&old, &p)); err != nil {
@@ -140,8 +140,8 @@ func (a *Authority) stolen(ctx context.Context, s *policy.Subject, used token.To
 }
 
 var (
-	errRefresh       = fault.New(fault.Unauthenticated, "token_unknown", "The refresh token is not valid.").WithFix("Sign in again: gradegate login")
+	errRefresh       = fault.New(fault.Unauthenticated, "token_unknown", "The refresh token is not valid.").WithFix("Sign in again: gradegate login --invite CODE")
 	errRefreshReused = fault.New(fault.Unauthenticated, "token_reused",
 		"The refresh token was used before, from another installation. Somebody may have stolen it, so this sign-in was ended everywhere.").
-		WithFix("Sign in again (gradegate login) and look at what was done: gradegate audit search --actor ME")
+		WithFix("Sign in again (gradegate login --invite CODE) and look at what was done: gradegate audit search --actor ME")
 )

@@ -122,7 +122,7 @@ func (a *Authority) covers(s *policy.Subject, t *token.Token) error {
 }
 
 var errWider = fault.New(fault.Denied, "token_wider", "That token can do more than the one you use.").
-	WithFix("Use that token itself, or your session: gradegate login")
+	WithFix("Use that token itself, or your session: gradegate login --invite CODE")
 
 // rotatable refuses what has ended: a token that is over has nothing to pass on.
 func (a *Authority) rotatable(t *token.Token, owner *principal.Principal, now time.Time) error {
@@ -153,7 +153,7 @@ func (a *Authority) replaceSuccessor(ctx context.Context, old token.Token, r Rot
 		return TokenChange{}, err
 	}
 	if use := a.table.LastUse(succ.ID); !use.At.IsZero() || succ.Standing != token.Standard || succ.Successor != "" {
-		return TokenChange{}, already.WithFix("The successor was used or has ended: use it, or sign in again: gradegate login")
+		return TokenChange{}, already.WithFix("The successor was used or has ended: use it, or sign in again: gradegate login --invite CODE")
 	}
 	ended, _ := succ.Revoke(token.Superseded, token.Keep, now)
 	return TokenChange{Old: &succ, New: ended}, nil

@@ -59,7 +59,7 @@ func (a *Authority) createOnce(ctx context.Context, s *policy.Subject, owner pri
 	}
 	if only := rules.SessionsOnly; only.Value && kind == token.Personal {
 		return Issued{}, fault.New(fault.Denied, "sessions_only", "The policy of %s allows sessions only.", only.Level).
-			With("policy", only.Level).WithFix("Use the session of your login: gradegate login")
+			With("policy", only.Level).WithFix("Use the session of your login: gradegate login --invite CODE")
 	}
 	d := Decision{
 		MaxPersonal: rules.MaxPersonal.Value,
@@ -220,7 +220,7 @@ func grant(asked, granted []string, kind token.Kind) ([]string, error) {
 	if err == nil && len(scopes) == 0 {
 		err = fault.New(fault.Denied, "scope_widened", "The token that you use has no scope that a service may have.").
 			Lacking(policy.ServiceScopes, granted).
-			WithFix("Use your session: gradegate login")
+			WithFix("Use your session: gradegate login --invite CODE")
 	}
 	return scopes, err
 }
@@ -245,7 +245,7 @@ func outlive(t, maker *token.Token, c Create, now time.Time) error {
 	}
 	if longer && (c.Lifetime > 0 || !c.ExpiresAt.IsZero()) {
 		return fault.New(fault.Denied, "lifetime_widened", "A token cannot make another one that outlives it.").
-			WithFix("Ask with a session (gradegate login), or for less.")
+			WithFix("Ask with a session (gradegate login --invite CODE), or for less.")
 	}
 	return nil
 }

@@ -162,7 +162,7 @@ func (b Bound) refusal(kind fault.Kind, detail string, args ...any) *fault.Error
 // more is how somebody gets a larger budget.
 func (b Bound) more(missing time.Duration) string {
 	if b.Level == TokenLevel {
-		return "use your session (gradegate login) or another token of yours"
+		return "use your session (gradegate login --invite CODE) or another token of yours"
 	}
 	return "ask an administrator to run: gradegate quota grant " + fault.Word(cmp.Or(b.For, "USER")) + " --gpu-hours " + Hours(missing) + " --for 7d --reason WHY"
 }

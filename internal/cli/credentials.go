@@ -247,7 +247,7 @@ func (a *app) find(u string) (found source, shadowed []string, err error) {
 	if strings.HasPrefix(found.secret, "gg") {
 		if _, err := token.Parse(found.secret); err != nil {
 			return found, nil, fault.New(fault.Unauthenticated, "token_malformed", "The token from %s is malformed: %v; it has %d characters.", found.from, err, len(found.secret)).
-				WithFix("Copy it again, whole, or sign in: gradegate login")
+				WithFix("Copy it again, whole, or sign in: gradegate login --invite CODE")
 		}
 	}
 	return found, shadowed, nil

@@ -66,7 +66,7 @@ func (a *app) loadHosts() (hosts, error) {
 		return h, err
 	}
 	if !info.Mode().IsRegular() {
-		return h, fault.New(fault.Invalid, "hosts_damaged", "%s is no file.", path).WithFix("Remove it and sign in again: gradegate login")
+		return h, fault.New(fault.Invalid, "hosts_damaged", "%s is no file.", path).WithFix("Remove it and sign in again: gradegate login --invite CODE")
 	}
 	if info.Mode().Perm()&0o077 != 0 {
 		return h, fault.New(fault.Unauthenticated, "hosts_exposed", "%s can be read by others (mode %04o).", path, info.Mode().Perm()).
@@ -77,7 +77,7 @@ func (a *app) loadHosts() (hosts, error) {
 		return h, err
 	}
 	if err := yaml.Unmarshal(data, &h); err != nil {
-		return h, fault.Wrap(fault.Invalid, "hosts_damaged", path+" cannot be read.", err).WithFix("Remove it and sign in again: gradegate login")
+		return h, fault.Wrap(fault.Invalid, "hosts_damaged", path+" cannot be read.", err).WithFix("Remove it and sign in again: gradegate login --invite CODE")
 	}
 	if h.Tokens == nil {
 		h.Tokens = map[string]string{}

@@ -20,7 +20,7 @@ import (
 
 var (
 	errMissing = fault.New(fault.Unauthenticated, "token_missing", "This needs a token, and none was sent.").
-			WithFix("Sign in (gradegate login), or send the header: Authorization: Bearer TOKEN")
+			WithFix("Sign in (gradegate login --invite CODE), or send the header: Authorization: Bearer TOKEN")
 	errTwice = fault.New(fault.Invalid, "credential_twice", "The request has more than one Authorization header.").
 			WithFix("Send one.")
 	errScheme = fault.New(fault.Unauthenticated, "scheme_unknown", "The Authorization header is neither Bearer nor Basic.").
@@ -147,7 +147,7 @@ func (c *call) alertRotated() {
 
 var errReused = fault.New(fault.Unauthenticated, "token_reused",
 	"The token was rotated before, and its grace period is over. Somebody else may hold its secret, so all of its family was revoked.").
-	WithFix("Sign in again (gradegate login) and look at what was done: gradegate audit search --token ID")
+	WithFix("Sign in again (gradegate login --invite CODE) and look at what was done: gradegate audit search --token ID")
 
 // authenticateLocal trusts the kernel about who is at the other end.
 func (c *call) authenticateLocal() error {
@@ -168,7 +168,7 @@ func malformed(err error, length int) *fault.Error {
 		return fault.New(fault.Unauthenticated, "token_malformed", "The token has %d characters, a token has %d: it was cut off when it was copied, or something was added.", length, token.SecretLen).
 			WithFix("Copy it again, whole.")
 	}
-	return fault.New(fault.Unauthenticated, "token_malformed", "The token is malformed: %v.", err).WithFix("Copy it again, whole; or sign in: gradegate login")
+	return fault.New(fault.Unauthenticated, "token_malformed", "The token is malformed: %v.", err).WithFix("Copy it again, whole; or sign in: gradegate login --invite CODE")
 }
 
 // turnedAway counts and records a failed authentication. Who has failed too

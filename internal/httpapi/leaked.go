@@ -15,7 +15,7 @@ import (
 
 var errTokenInURL = fault.New(fault.Invalid, "token_in_url",
 	"A token never belongs into a URL: logs and histories keep it. It counts as leaked and was revoked.").
-	WithFix("Make another one (gradegate login) and send it as a header: Authorization: Bearer TOKEN")
+	WithFix("Make another one (gradegate login --invite CODE) and send it as a header: Authorization: Bearer TOKEN")
 
 // tokensIn finds the secrets of ours that stand anywhere in a URL as it was
 // sent: in the path, in a query however it is divided, in another URL inside of

@@ -42,7 +42,7 @@ func Covers(asks, gets []budget.Bound) error {
 		}
 		if !kept {
 			return fault.New(fault.Denied, "budget_widened", "The token %s has a budget (%s), and what it makes would not count for it.", a.Name, a.Budget).
-				WithFix("Rotate it (gradegate token rotate self), exchange it for a child, or ask with your session: gradegate login")
+				WithFix("Rotate it (gradegate token rotate self), exchange it for a child, or ask with your session: gradegate login --invite CODE")
 		}
 	}
 	return nil

@@ -237,7 +237,7 @@ func quarantined(s *Subject, a Action) error {
 func decideHandle(s *Subject, a Action, r Resource) error {
 	allowed := s.Kind == token.JobKind && a.Handle || s.Kind == token.Run && a.RunToken || a.Name == WhoAmI.Name
 	if !allowed {
-		return denied(a, "A job's own token is for that job only.").Lacking([]string{a.Scope}, nil).WithFix("Use a personal token: gradegate login")
+		return denied(a, "A job's own token is for that job only.").Lacking([]string{a.Scope}, nil).WithFix("Use a token of yours: --token-file FILE, or what gradegate login has stored")
 	}
 	if a.Name != WhoAmI.Name && r.Job != s.Job {
 		return hidden()
@@ -349,7 +349,7 @@ func Expired(s *Subject) error {
 		code = "token_idle_expired"
 	}
 	return fault.New(fault.Unauthenticated, code, "The token ended at %s. Until %s it still reads and cancels jobs that were submitted before, and does nothing else.",
-		s.Ended.Format(time.RFC3339), s.Until.Format(time.RFC3339)).WithFix("Sign in again: gradegate login")
+		s.Ended.Format(time.RFC3339), s.Until.Format(time.RFC3339)).WithFix("Sign in again: gradegate login --invite CODE")
 }
 
 func hidden() error {
