@@ -171,7 +171,7 @@ func TestExplainCounted(t *testing.T) {
 	if a := w.ask(t, get, "/v1/explain/"+request, w.eve, ""); a.status != 404 || !strings.Contains(a.body, "57 token_unknown 192.0.2.0/24") {
 		t.Errorf("%d %s", a.status, a.body)
 	}
-	if a := w.ask(t, get, "/v1/explain/"+request, w.ann, ""); a.status != 404 || strings.Contains(a.body, "57") {
+	if a := w.ask(t, get, "/v1/explain/"+request, w.ann, ""); a.status != 404 || strings.Contains(a.body, "57 token_unknown") {
 		t.Errorf("%d %s", a.status, a.body)
 	}
 }
