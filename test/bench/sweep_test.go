@@ -35,7 +35,8 @@ func (t *turns) Archive(ctx context.Context, moves []maintenance.Move, e audit.E
 
 func (t *turns) Lease(ctx context.Context, name string, until time.Time) (bool, error) {
 	if t.left <= 0 {
-		return false, nil
+		_, err := t.Tokens.Lease(ctx, name, time.Now().Add(-time.Minute)) // it is given back
+		return false, err
 	}
 	return t.Tokens.Lease(ctx, name, until)
 }
