@@ -188,6 +188,9 @@ func TestArchiveAPI(t *testing.T) {
 	if a := w.ask(t, post, "/v1/sweep", eve, `{"dry_run":true}`); a.status != 403 {
 		t.Errorf("an auditor sweeps: %d %s", a.status, a.body)
 	}
+	if a := w.ask(t, post, "/v1/sweep", root, `{"dry_run":null}`); a.status != 400 {
+		t.Errorf("null is taken for no: %d %s", a.status, a.body)
+	}
 	if a := w.ask(t, post, "/v1/sweep", root, `{}`); a.status != 200 || a.json["archived"] != 5.0 {
 		t.Errorf("%d %s", a.status, a.body)
 	}

@@ -78,7 +78,10 @@ var (
 	errTrailing  = badJSON("json_trailing", "Something follows the JSON value.", "Send one JSON object and nothing behind it.")
 	errMember    = badJSON("request_invalid", "A member of the JSON is unknown or has the wrong type.", "See /openapi.json for what it may hold.")
 	errNoMembers = badJSON("request_invalid", "The body has members, and this request takes none.", "Send it without a body.")
-	errComplex   = badJSON("json_too_complex", "The JSON is nested too deeply, or has too many members and strings.", "Send less at a time.")
+	// What null means is for each reader to guess, and some would sweep for real
+	// where {"dry_run": null} was sent.
+	errNull    = badJSON("request_invalid", "A member of the JSON is null.", "Give it a value, or leave it out.")
+	errComplex = badJSON("json_too_complex", "The JSON is nested too deeply, or has too many members and strings.", "Send less at a time.")
 )
 
 // checkJSON walks through a body once: one value, no member twice, bounded
@@ -130,6 +133,9 @@ func (w *walker) value(depth int) error {
 	}
 	open, ok := t.(json.Delim)
 	if !ok {
+		if t == nil && depth > 0 {
+			return errNull
+		}
 		return nil
 	}
 	if depth == maxDepth {
